@@ -1,0 +1,96 @@
+// The operations a model may ask for. A forward pass is straight-line code that calls these in
+// order; a back end computes them now (cpu), encodes them (gpu) or records them (tape).
+//
+// In-place use is part of the contract: an operation reads its inputs before it writes its output,
+// and overwriting a tensor kills the value it held.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "base/matrix.h"
+#include "formats/format.h"
+
+namespace subbit {
+
+/// Activations, row-major [rows, cols], in memory the host can address (unified memory on Macs).
+/// Row t truly holds row_scale[t] * data[t] when row_scale is set (see LinearInput).
+struct Tensor {
+  float* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+  float* row_scale = nullptr;
+
+  Matrix matrix() const { return {data, rows, cols, stride}; }
+  Tensor columns(int64_t first, int64_t count) const {
+    return {data + first, rows, count, stride, row_scale};
+  }
+};
+
+/// A linear layer: one or more weights stacked by rows, each with an optional bias of its own.
+struct Linear {
+  struct Part {
+    std::unique_ptr<Weight> weight;
+    std::vector<float> bias;  // [rows], or empty
+  };
+  std::string name;
+  std::vector<Part> parts;
+  Shape shape;  // of the stack
+};
+
+struct AttentionShape {
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+};
+
+enum class KvType { kF32, kF16 };
+
+/// One layer's keys and values: [kv_heads, capacity, head_dim] each, of `type`. A view.
+struct KvLayer {
+  KvType type = KvType::kF16;
+  void* keys = nullptr;
+  void* values = nullptr;
+  int64_t capacity = 0;
+};
+
+/// Rotary angles: cosine and sine, [positions, head_dim / 2] each, rows by absolute position.
+struct RopeTable {
+  std::vector<float> cosine;
+  std::vector<float> sine;
+  int64_t half_dim = 0;
+  int64_t positions = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// h[t] = table[tokens[t]]. Token ids have been checked against the table's rows.
+  virtual void embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) = 0;
+  /// out = x * weight, out.row_scale = 1 / sqrt(mean(x^2) + eps). `out.row_scale` must be set.
+  virtual void rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) = 0;
+  /// y = W x + bias.
+  virtual void linear(const Linear& linear, Tensor x, Tensor y) = 0;
+  /// y = y + (W x + bias): the residual stream.
+  virtual void linear_add(const Linear& linear, Tensor x, Tensor y) = 0;
+  /// Rotates each head of `x` [tokens, heads * head_dim] in place, pairs (i, i + head_dim / 2),
+  /// token t at position first_position + t.
+  virtual void rope(const RopeTable& table, int64_t first_position, int64_t heads, Tensor x) = 0;
+  /// Appends k, v [tokens, kv_heads * head_dim] at `first_position`, then causal attention of q
+  /// [tokens, heads * head_dim] over positions 0..first_position + t, scaled by
+  /// 1 / sqrt(head_dim), into out (like q).
+  virtual void attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
+                         const KvLayer& kv, int64_t first_position, Tensor out) = 0;
+  /// out = silu(gate) * up.
+  virtual void swiglu(Tensor gate, Tensor up, Tensor out) = 0;
+  /// Returns when every value asked for so far can be read by the host.
+  virtual void finish() = 0;
+};
+
+}  // namespace subbit

@@ -1,0 +1,223 @@
+// The engine's whole public face: the only header the binding includes. Plain structs in, plain
+// structs out, callbacks from the engine's own threads. It has never heard of Node.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+
+namespace subbit {
+
+/// "0.1.0": the layout and the API version of this build.
+std::string_view engine_version();
+
+// ---- jobs ---------------------------------------------------------------------------------------
+
+/// Progress of long work. `phase` is a word ("map", "calibrate", "fit", ...); total 0 = unknown.
+struct Progress {
+  std::string phase;
+  double loaded = 0;
+  double total = 0;
+  std::string detail;  // a tensor or file name, or empty
+};
+
+/// Handed to long work by whoever started it. `abort` may be set from any thread at any time; the
+/// work then ends with kAborted. `on_progress` is called on the working thread.
+struct JobControl {
+  std::atomic<bool> abort{false};
+  std::function<void(const Progress&)> on_progress;
+};
+
+// ---- load ---------------------------------------------------------------------------------------
+
+enum class KvCacheType { kF16, kF32 };
+
+struct LoadRequest {
+  std::string path;            // a directory, or a llama2.c checkpoint
+  int threads = 0;             // 0: the machine's performance cores
+  int64_t context_length = 0;  // 0: what the model was trained with
+  KvCacheType kv_cache = KvCacheType::kF16;
+  bool unpack_to_float = false;  // the reference path: packed weights expanded to float32
+};
+
+struct ModelFacts {
+  std::string architecture;  // "llama"
+  int64_t parameters = 0;    // tied ones counted once
+  int64_t context_length = 0;
+  int64_t trained_context_length = 0;
+  int64_t vocab_size = 0;
+  int64_t layers = 0;
+  int64_t hidden_size = 0;
+  double bits_per_weight_body = 0;
+  double bits_per_weight_file = 0;
+  uint64_t file_bytes = 0;
+  std::vector<int32_t> bos_token_ids;
+  std::vector<int32_t> eos_token_ids;
+  int threads = 0;
+  double load_ms = 0;
+};
+
+// ---- generate -----------------------------------------------------------------------------------
+
+struct GenerateRequest {
+  std::vector<int32_t> prompt;  // at least one token
+  int64_t max_tokens = 0;
+  std::vector<int32_t> stop_tokens;
+  float temperature = 0;
+  int32_t top_k = 0;
+  float top_p = 1;
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  uint64_t seed = 0;
+};
+
+enum class FinishReason { kStop, kLength, kContext };
+
+struct GenerateResult {
+  FinishReason finish_reason = FinishReason::kLength;
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of the prompt, found in the KV cache
+  int64_t generated_tokens = 0;
+  double prefill_ms = 0;
+  double decode_ms = 0;
+};
+
+// ---- score --------------------------------------------------------------------------------------
+
+struct ScoreResult {
+  /// log p(tokens[i + 1] | tokens[0..i]), natural; one fewer than tokens.
+  std::vector<float> logprobs;
+};
+
+/// A model in memory with an engine thread of its own. All calls may come from any thread; work is
+/// done in order on the engine thread. Callbacks run there.
+class LoadedModel {
+ public:
+  /// Blocks until loaded; call from a thread that may block. Throws Error.
+  static std::shared_ptr<LoadedModel> load(const LoadRequest& request, JobControl& control);
+  virtual ~LoadedModel() = default;
+
+  virtual const ModelFacts& facts() const = 0;
+
+  /// Queues a generation. `on_token` gets each id as it is chosen (the stop token itself is not
+  /// given); then `on_done` gets the result, or an error (the result then says how far it came).
+  /// Both on the engine thread. `control` is kept until on_done has returned.
+  virtual void generate(GenerateRequest request, std::shared_ptr<JobControl> control,
+                        std::function<void(int32_t)> on_token,
+                        std::function<void(const GenerateResult&, const Error*)> on_done) = 0;
+
+  /// Queues the scoring of one sequence from an empty context.
+  virtual void score(std::vector<int32_t> tokens, std::shared_ptr<JobControl> control,
+                     std::function<void(const ScoreResult&, const Error*)> on_done) = 0;
+
+  /// Aborts what runs, refuses what is queued with kDisposed, joins the thread, frees the model.
+  /// Idempotent; blocks.
+  virtual void dispose() = 0;
+};
+
+// ---- evaluate -----------------------------------------------------------------------------------
+
+/// Scores windows of tokens under a model and, where a teacher is named, against it.
+struct EvaluateRequest {
+  std::string path;
+  std::string teacher_path;  // empty: none
+  std::vector<std::vector<int32_t>>
+      windows;  // each begins with BOS; every later token is predicted
+  int threads = 0;
+  bool unpack_to_float = false;
+};
+
+struct EvaluateResult {
+  int64_t tokens = 0;  // predictions
+  double perplexity = 0;
+  bool has_teacher = false;
+  double teacher_perplexity = 0;
+  double kl_mean = 0;  // KL(teacher || model), nats, mean over predictions
+  double kl_p99 = 0;
+  double top1_agreement = 0;
+};
+
+/// Blocks. Throws Error.
+EvaluateResult evaluate(const EvaluateRequest& request, JobControl& control);
+
+// ---- inspect ------------------------------------------------------------------------------------
+
+struct InspectedTensor {
+  std::string name;
+  std::string format;          // "packed: factored r=160", "int4", "F16", ...
+  std::vector<int64_t> shape;  // of the weights it stands for
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;
+  bool body = false;  // counts towards body bits
+};
+
+struct Inspection {
+  std::string architecture;
+  int64_t parameters = 0;
+  uint64_t bytes = 0;  // of all weight files
+  double bits_per_weight_body = 0;
+  double bits_per_weight_file = 0;
+  std::vector<InspectedTensor> tensors;
+};
+
+/// Reads headers only, apart from the heads of packed tensors. Blocks. Throws Error.
+Inspection inspect(const std::string& path);
+
+struct UnpackedTensor {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::vector<float> values;  // row-major
+};
+
+/// The weights of one tensor as the engine understands them. Blocks. Throws Error.
+UnpackedTensor unpack_tensor(const std::string& path, const std::string& name);
+
+// ---- compress -----------------------------------------------------------------------------------
+
+enum class Effort { kFast, kBalanced, kMax };
+
+struct CompressRequest {
+  std::string source;
+  std::string out;  // a directory; its weight file and config.json are written, last of all
+  double bits_per_weight = 0.8;                   // of the body
+  std::vector<std::vector<int32_t>> calibration;  // windows of tokens, each begins with BOS
+  Effort effort = Effort::kBalanced;
+  uint64_t seed = 0;
+  int threads = 0;
+  std::string state;  // a directory for finished blocks; empty: `out` + ".state"
+};
+
+struct CompressedLinear {
+  std::string name;
+  std::string format;  // "factored r=160"
+  int64_t rows = 0;
+  int64_t cols = 0;
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;
+  double weight_error = 0;  // ||W - What||^2 / ||W||^2
+  double output_error = 0;  // the same, weighted by the inputs' second moments
+};
+
+struct CompressResult {
+  double bits_per_weight_body = 0;
+  double bits_per_weight_file = 0;
+  uint64_t bytes = 0;
+  std::vector<CompressedLinear> linears;
+  double wall_ms = 0;
+  int64_t resumed_blocks = 0;
+};
+
+/// Blocks. Throws Error; on any error nothing under `out` has changed, and `state` resumes.
+CompressResult compress(const CompressRequest& request, JobControl& control);
+
+}  // namespace subbit

@@ -1,0 +1,22 @@
+// Where formats and term kinds are looked up. registry.cc is the only file that names them all.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "formats/format.h"
+#include "formats/term.h"
+
+namespace subbit {
+
+std::span<const Format* const> all_formats();
+/// Null when there is no such format.
+const Format* find_format(std::string_view name);
+
+std::span<const TermKind* const> all_term_kinds();
+/// Null when no built term kind has this tag.
+const TermKind* find_term_kind(uint8_t tag);
+const TermKind* find_term_kind(std::string_view name);
+
+}  // namespace subbit
