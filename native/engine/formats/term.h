@@ -14,7 +14,7 @@
 
 namespace subbit {
 
-struct QuantizedRows;
+struct SignOperand;  // formats/signs/sign_dot.h
 
 /// [rows, columns] of the term; `rank` is zero for kinds that have none.
 struct TermShape {
@@ -26,7 +26,7 @@ struct TermShape {
 /// One term's bytes inside a packed linear.
 struct TermView {
   TermShape shape;
-  int64_t first_column = 0;  // of the linear's stored columns; a multiple of 32
+  int64_t first_column = 0;  // of the linear's stored columns; a multiple of 64
   float gain = 1.0f;
   std::span<const Half> s_mid;       // [rank], or empty
   std::span<const std::byte> words;  // exactly word_bytes(shape)
@@ -53,7 +53,7 @@ class TermKind {
   /// The term's matrix before gain and scales, [count, columns] from `first_row`: the reference.
   virtual void unpack_rows(const TermView& term, int64_t first_row, Matrix out) const = 0;
   /// Exact integer sums against the codes of the whole input vector.
-  virtual void multiply(const TermView& term, const QuantizedRows& input, TermSums out,
+  virtual void multiply(const TermView& term, const SignOperand& input, TermSums out,
                         ThreadPool& pool) const = 0;
 };
 

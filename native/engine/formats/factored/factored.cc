@@ -1,0 +1,102 @@
+// Term kind 3, `factored`: U diag(s_mid) V with U [rows, rank] and V [rank, columns] in {+1, -1}
+// (the double-binary factorization; NanoQuant, DBF, LittleBit). It covers all columns of its
+// linear. Its words are V, then U, each in the layout of formats/signs/layout.h.
+//
+// Arithmetic: the first stage's exact integers, as floats (times s_mid), are quantized as they are;
+// their common exponent joins the second stage's, so no scale is multiplied in between.
+#include "formats/factored/factored.h"
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "formats/signs/layout.h"
+#include "formats/signs/sign_dot.h"
+#include "formats/signs/sign_matrix.h"
+
+namespace subbit {
+namespace {
+
+uint64_t v_bytes(const TermShape& shape) { return sign_bytes(shape.rank, shape.columns); }
+
+/// z [tokens, rank] = float(sums) (* s_mid).
+void finish_first_stage(MatrixView<const int32_t> sums, std::span<const Half> s_mid, Matrix z) {
+  for (int64_t token = 0; token < z.rows; ++token) {
+    for (int64_t k = 0; k < z.cols; ++k) {
+      const float value = static_cast<float>(sums.at(token, k));
+      z.at(token, k) = s_mid.empty() ? value : value * to_float(s_mid[static_cast<size_t>(k)]);
+    }
+  }
+}
+
+class FactoredTerm final : public TermKind {
+ public:
+  uint8_t tag() const override { return 3; }
+  std::string_view name() const override { return "factored"; }
+  uint64_t word_bytes(const TermShape& shape) const override {
+    return v_bytes(shape) + sign_bytes(shape.rows, shape.rank);
+  }
+
+  void check(const TermView& term, std::string_view where) const override {
+    if (term.shape.rank < 1) {
+      throw Error(ErrorCode::kCorruptFile,
+                  "a factored term without a rank in " + std::string(where),
+                  {{"tensor", std::string(where)},
+                   {"expected", "a multiple of 32"},
+                   {"actual", std::to_string(term.shape.rank)}});
+    }
+    const size_t split = v_bytes(term.shape);
+    check_sign_padding(term.words.first(split), term.shape.rank, term.shape.columns, where);
+    check_sign_padding(term.words.subspan(split), term.shape.rows, term.shape.rank, where);
+  }
+
+  void unpack_rows(const TermView& term, int64_t first_row, Matrix out) const override {
+    const size_t split = v_bytes(term.shape);
+    const auto v = term.words.first(split);
+    const auto u = term.words.subspan(split);
+    for (int64_t i = 0; i < out.rows; ++i) {
+      for (int64_t j = 0; j < out.cols; ++j) out.at(i, j) = 0.0f;
+      for (int64_t k = 0; k < term.shape.rank; ++k) {
+        float mid = static_cast<float>(unpack_sign(u, first_row + i, k, term.shape.rank));
+        if (!term.s_mid.empty()) mid *= to_float(term.s_mid[static_cast<size_t>(k)]);
+        for (int64_t j = 0; j < out.cols; ++j) {
+          out.at(i, j) += mid * static_cast<float>(unpack_sign(v, k, j, term.shape.columns));
+        }
+      }
+    }
+  }
+
+  void multiply(const TermView& term, const SignOperand& input, TermSums out,
+                ThreadPool& pool) const override {
+    const int64_t tokens = out.sums.rows;
+    const int64_t rank = term.shape.rank;
+    const size_t split = v_bytes(term.shape);
+    Buffer<int32_t> first(tokens * rank);
+    Buffer<float> z(tokens * rank);
+    const MatrixView<int32_t> sums(first.data(), tokens, rank);
+    sign_dot({term.words.data(), rank, term.shape.columns, term.first_column / kChunk}, input, sums,
+             pool);
+    finish_first_stage(sums, term.s_mid, Matrix(z.data(), tokens, rank));
+
+    QuantizedRows codes;
+    SignOperand operand;
+    quantize_rows(ConstMatrix(z.data(), tokens, rank), codes, pool);
+    load_sign_operand(codes, operand);
+    sign_dot({term.words.data() + split, term.shape.rows, rank, 0}, operand, out.sums, pool);
+    for (int64_t token = 0; token < tokens; ++token) {
+      out.exponents[static_cast<size_t>(token)] =
+          input.codes.exponents[token] + operand.codes.exponents[token];
+    }
+  }
+};
+
+}  // namespace
+
+const TermKind& factored_term() {
+  static const FactoredTerm kind;
+  return kind;
+}
+
+}  // namespace subbit

@@ -1,0 +1,215 @@
+// Packing, viewing and multiplying group-scaled matrices; the codings plug in by table.
+#include "formats/groups/groups.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "base/check.h"
+#include "formats/signs/layout.h"
+
+namespace subbit {
+namespace {
+
+constexpr uint64_t kAlignment = 128;
+constexpr float kLeastScale = 0x1p-14f;  // the least normal half: GPUs flush denormals
+
+/// Where the parts of a matrix lie.
+struct GroupLayout {
+  int64_t group;
+  int64_t groups;
+  uint64_t unit_bytes;
+  uint64_t scales_at;
+  uint64_t bytes;
+};
+
+GroupLayout layout_of(const GroupCoding& coding, Shape shape) {
+  GroupLayout layout{};
+  layout.group = shape.cols % 64 == 0 ? 64 : 32;
+  layout.groups = (shape.cols + layout.group - 1) / layout.group;
+  layout.unit_bytes = static_cast<uint64_t>(layout.group * coding.bits / 8);
+  const uint64_t units = static_cast<uint64_t>(shape.rows) * static_cast<uint64_t>(layout.groups);
+  layout.scales_at = units * layout.unit_bytes;
+  layout.bytes = (layout.scales_at + 2 * units + kAlignment - 1) / kAlignment * kAlignment;
+  return layout;
+}
+
+/// Codes of one group at `scale`; returns the squared error.
+double round_group(const GroupCoding& coding, const float* w, int64_t count, float scale,
+                   int8_t* codes) {
+  double error = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    const float level = scale == 0 ? 0.0f : std::nearbyint(w[j] / scale);
+    const float code =
+        std::clamp(level, static_cast<float>(coding.code_min), static_cast<float>(coding.code_max));
+    const double residue = static_cast<double>(w[j]) - static_cast<double>(code) * scale;
+    codes[j] = static_cast<int8_t>(code);
+    error += residue * residue;
+  }
+  return error;
+}
+
+/// Tries the scale that fits the extreme weight exactly and smaller ones, which trade that weight
+/// for the rest; both signs, because the code range may not be symmetric.
+Half best_scale(const GroupCoding& coding, const float* w, int64_t count, int8_t* codes) {
+  float extreme = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    if (!std::isfinite(w[j])) throw Error(ErrorCode::kNonFinite, "a weight is not a finite number");
+    if (std::fabs(w[j]) > std::fabs(extreme)) extreme = w[j];
+  }
+  Half best{};
+  std::vector<int8_t> trial(static_cast<size_t>(count));
+  double best_error = round_group(coding, w, count, 0.0f, codes);
+  if (extreme == 0) return best;
+  const int tries = coding.bits == 4 ? 12 : 1;  // at 8 bits the first is already fine
+  for (const int32_t end : {coding.code_min, coding.code_max}) {
+    for (int i = 0; i < tries; ++i) {
+      const float shrink = 1.0f - 0.03f * static_cast<float>(i);
+      const Half half = to_half(shrink * extreme / static_cast<float>(end));
+      if (std::fabs(to_float(half)) < kLeastScale) continue;
+      if (!std::isfinite(to_float(half))) {
+        throw Error(ErrorCode::kNonFinite, "a weight is too large for a half scale");
+      }
+      const double error = round_group(coding, w, count, to_float(half), trial.data());
+      if (error >= best_error) continue;
+      best_error = error;
+      best = half;
+      std::copy(trial.begin(), trial.end(), codes);
+    }
+  }
+  return best;
+}
+
+class GroupWeight final : public Weight {
+ public:
+  GroupWeight(const GroupCoding& coding, std::span<const std::byte> bytes, Shape shape)
+      : Weight(shape), coding_(coding), bytes_(bytes), layout_(layout_of(coding, shape)) {}
+
+  std::string_view format() const override { return coding_.name; }
+  uint64_t packed_bytes() const override { return bytes_.size(); }
+  InputKind input_kind() const override { return InputKind::kCodes; }
+
+  void unpack_rows(int64_t first_row, Matrix out) const override {
+    int8_t codes[64];
+    for (int64_t i = 0; i < out.rows; ++i) {
+      for (int64_t g = 0; g < layout_.groups; ++g) {
+        coding_.load(units(first_row + i) + g * static_cast<int64_t>(layout_.unit_bytes),
+                     layout_.group, codes);
+        const float scale = to_float(scales(first_row + i)[g]);
+        const int64_t first = g * layout_.group;
+        for (int64_t j = first; j < std::min(first + layout_.group, out.cols); ++j) {
+          out.at(i, j) = static_cast<float>(codes[j - first]) * scale;
+        }
+      }
+    }
+  }
+
+  void multiply(const LinearInput& in, Matrix out, OutputMode mode,
+                ThreadPool& pool) const override;
+
+ private:
+  const uint8_t* units(int64_t row) const {
+    return reinterpret_cast<const uint8_t*>(bytes_.data()) +
+           row * layout_.groups * static_cast<int64_t>(layout_.unit_bytes);
+  }
+  const Half* scales(int64_t row) const {
+    return reinterpret_cast<const Half*>(bytes_.data() + layout_.scales_at) + row * layout_.groups;
+  }
+
+  const GroupCoding& coding_;
+  std::span<const std::byte> bytes_;
+  GroupLayout layout_;
+};
+
+void GroupWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
+                           ThreadPool& pool) const {
+  CHECK(in.quantized != nullptr && in.quantized->cols == shape().cols);
+  const int64_t tokens = in.values.rows;
+  CHECK(out.rows == tokens && out.cols == shape().rows);
+  LoadedCodes loaded;
+  load_codes(*in.quantized, layout_.group * coding_.code_reach, loaded);
+  std::vector<float> gains(static_cast<size_t>(tokens));
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float rho = in.row_scale == nullptr ? 1.0f : in.row_scale[t];
+    gains[static_cast<size_t>(t)] = std::ldexp(1.0f, loaded.exponents[t]) * rho;
+  }
+  // About 32 KiB of codes a claim.
+  const int64_t row_bytes = layout_.groups * static_cast<int64_t>(layout_.unit_bytes);
+  pool.parallel_for(shape().rows, std::max<int64_t>(1, 32768 / row_bytes), [&](Range range) {
+    std::vector<float> row_scales(static_cast<size_t>(layout_.groups));
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      for (int64_t g = 0; g < layout_.groups; ++g) {
+        row_scales[static_cast<size_t>(g)] = to_float(scales(i)[g]);
+      }
+      for (int64_t t = 0; t < tokens; ++t) {
+        const GroupRow row = {units(i),
+                              row_scales.data(),
+                              layout_.groups,
+                              layout_.group,
+                              loaded.codes.data() + t * loaded.chunks * kChunk,
+                              loaded.shifts.data() + t * loaded.chunks};
+        const float value = coding_.fast_dot(row) * gains[static_cast<size_t>(t)];
+        out.at(t, i) = mode == OutputMode::kAdd ? out.at(t, i) + value : value;
+      }
+    }
+  });
+}
+
+[[noreturn]] void refuse(const TensorView& tensor, const std::string& what,
+                         const std::string& expected, const std::string& actual) {
+  throw Error(ErrorCode::kCorruptFile, "tensor " + tensor.name + ": " + what,
+              {{"tensor", tensor.name}, {"expected", expected}, {"actual", actual}});
+}
+
+}  // namespace
+
+uint64_t group_bytes(const GroupCoding& coding, Shape shape) {
+  return layout_of(coding, shape).bytes;
+}
+
+std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weights) {
+  const GroupLayout layout = layout_of(coding, weights.shape());
+  std::vector<std::byte> out(layout.bytes);
+  for (int64_t i = 0; i < weights.rows; ++i) {
+    for (int64_t g = 0; g < layout.groups; ++g) {
+      int8_t codes[64] = {};
+      const int64_t first = g * layout.group;
+      const Half scale = best_scale(coding, weights.row(i) + first,
+                                    std::min(layout.group, weights.cols - first), codes);
+      const auto index = static_cast<uint64_t>(i * layout.groups + g);
+      coding.store(codes, layout.group,
+                   reinterpret_cast<uint8_t*>(out.data() + index * layout.unit_bytes));
+      std::memcpy(out.data() + layout.scales_at + 2 * index, &scale, sizeof(scale));
+    }
+  }
+  return out;
+}
+
+std::unique_ptr<Weight> view_groups(const GroupCoding& coding, const TensorView& tensor,
+                                    Shape shape) {
+  if (tensor.dtype != DType::kU8) {
+    refuse(tensor, "wrong type", "U8", std::string(dtype_name(tensor.dtype)));
+  }
+  CHECK(shape.rows > 0 && shape.cols > 0);
+  const GroupLayout layout = layout_of(coding, shape);
+  if (tensor.bytes.size() != layout.bytes) {
+    refuse(tensor, "wrong length", std::to_string(layout.bytes) + " bytes",
+           std::to_string(tensor.bytes.size()));
+  }
+  const uint64_t units = static_cast<uint64_t>(shape.rows) * static_cast<uint64_t>(layout.groups);
+  for (uint64_t i = 0; i < units; ++i) {
+    Half scale;
+    std::memcpy(&scale, tensor.bytes.data() + layout.scales_at + 2 * i, sizeof(scale));
+    const int exponent = (scale.bits >> 10) & 0x1F;
+    if (exponent == 0x1F || (exponent == 0 && (scale.bits & 0x7FFF) != 0)) {
+      refuse(tensor, "a scale", "zero or a normal half", std::to_string(scale.bits));
+    }
+  }
+  for (uint64_t i = layout.scales_at + 2 * units; i < layout.bytes; ++i) {
+    if (tensor.bytes[i] != std::byte{0}) refuse(tensor, "padding", "zero", "something else");
+  }
+  return std::make_unique<GroupWeight>(coding, tensor.bytes, shape);
+}
+
+}  // namespace subbit

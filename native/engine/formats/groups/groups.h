@@ -1,0 +1,57 @@
+// What the group-scaled formats (int4, int8) share: a matrix of small integers, each run of 64
+// columns (32 where the width is no multiple of 64) with one half scale.
+//
+//   units    rows x groups, row-major: the codes of one group, `unit_bytes`
+//   scales   half[rows][groups]
+//   padding  zero to a multiple of 128 bytes
+//
+// A format supplies how a unit holds its codes; the weight is code * scale.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/half.h"
+#include "formats/format.h"
+#include "formats/signs/loaded_codes.h"
+
+namespace subbit {
+
+/// One matrix's units and scales, as a row kernel reads them.
+struct GroupRow {
+  const uint8_t* units = nullptr;  // [groups, unit_bytes]
+  const float* scales = nullptr;   // [groups]
+  int64_t groups = 0;
+  int64_t group = 0;                // columns: 64 or 32
+  const int8_t* codes = nullptr;    // loaded codes of one token, zero-padded to whole groups
+  const uint8_t* shifts = nullptr;  // one for each 32 codes
+};
+
+/// How one integer width stores and multiplies a group.
+struct GroupCoding {
+  std::string_view name;
+  int bits = 0;          // of a code; unit_bytes = group * bits / 8
+  int32_t code_min = 0;  // codes lie in [code_min, code_max]
+  int32_t code_max = 0;
+  int32_t code_reach = 0;  // largest |code|
+  void (*store)(const int8_t* codes, int64_t group, uint8_t* unit) = nullptr;
+  void (*load)(const uint8_t* unit, int64_t group, int8_t* codes) = nullptr;
+  /// sum over groups, in order, of fma(float(I_g), scale_g, y): the truth.
+  float (*dot)(const GroupRow& row) = nullptr;
+  /// The fastest this machine runs; agrees with `dot` to a few roundings of the sum of magnitudes.
+  float (*fast_dot)(const GroupRow& row) = nullptr;
+};
+
+uint64_t group_bytes(const GroupCoding& coding, Shape shape);
+/// Rounds each group to the scale, among a few, with the least squared error.
+/// Throws kNonFinite on a weight that is not finite.
+std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weights);
+/// Checks type, length, scales and padding, then views.
+std::unique_ptr<Weight> view_groups(const GroupCoding& coding, const TensorView& tensor,
+                                    Shape shape);
+
+}  // namespace subbit

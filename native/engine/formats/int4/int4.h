@@ -1,0 +1,17 @@
+// The `int4` format: 4-bit codes with a half scale for each group of columns. See int4.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "formats/format.h"
+
+namespace subbit {
+
+const Format& int4_format();
+uint64_t int4_bytes(Shape shape);
+/// Throws kNonFinite on a weight that is not finite.
+std::vector<std::byte> pack_int4(ConstMatrix weights);
+
+}  // namespace subbit

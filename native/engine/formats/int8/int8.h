@@ -1,0 +1,17 @@
+// The `int8` format: 8-bit codes with a half scale for each group of columns. See int8.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "formats/format.h"
+
+namespace subbit {
+
+const Format& int8_format();
+uint64_t int8_bytes(Shape shape);
+/// Throws kNonFinite on a weight that is not finite.
+std::vector<std::byte> pack_int8(ConstMatrix weights);
+
+}  // namespace subbit

@@ -1,0 +1,53 @@
+// From fitted signs and scales to the bytes of a packed linear.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/matrix.h"
+#include "formats/signs/sign_matrix.h"
+
+namespace subbit {
+
+struct PackedTerm {
+  uint8_t kind = 0;  // TermKind::tag
+  int64_t rank = 0;  // a multiple of 32; 0 for kinds without one
+  int64_t first_column = 0;
+  int64_t columns = 0;
+  float gain = 1.0f;
+  std::vector<float> s_mid;          // [rank], or empty
+  std::vector<SignMatrix> matrices;  // in the order their words are stored; factored: V, then U
+};
+
+struct PackedLinear {
+  Shape shape;
+  std::vector<float> bias;    // [rows], or empty
+  std::vector<float> s_post;  // [rows]
+  std::vector<float> s_pre;   // [cols], or empty when folded away
+  std::vector<PackedTerm> terms;
+};
+
+/// What the size of a packed linear depends on.
+struct PackedSize {
+  struct Term {
+    uint8_t kind = 0;
+    int64_t rank = 0;
+    int64_t columns = 0;
+    bool mid_scale = false;
+  };
+  Shape shape;
+  bool bias = false;
+  bool own_pre_scale = false;
+  std::vector<Term> terms;
+};
+
+/// The bytes pack() would give, without packing: what the allocator plans with.
+uint64_t packed_bytes(const PackedSize& size);
+PackedSize packed_size(const PackedLinear& linear);
+
+/// Normalises the half vectors into the gains (layout.h) and writes all sections.
+/// Throws kNonFinite when a scale or gain is not finite.
+std::vector<std::byte> pack(const PackedLinear& linear);
+
+}  // namespace subbit

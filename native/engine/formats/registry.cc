@@ -1,0 +1,45 @@
+// Every weight format and term kind, by name. The one place a new one is added.
+#include "formats/registry.h"
+
+#include "formats/dense/dense.h"
+#include "formats/factored/factored.h"
+#include "formats/int4/int4.h"
+#include "formats/int8/int8.h"
+#include "formats/packed/packed.h"
+#include "formats/sign/sign.h"
+
+namespace subbit {
+
+std::span<const Format* const> all_formats() {
+  static const Format* const formats[] = {&dense_format(), &int4_format(), &int8_format(),
+                                          &packed_format()};
+  return formats;
+}
+
+const Format* find_format(std::string_view name) {
+  for (const Format* format : all_formats()) {
+    if (format->name() == name) return format;
+  }
+  return nullptr;
+}
+
+std::span<const TermKind* const> all_term_kinds() {
+  static const TermKind* const kinds[] = {&sign_term(), &factored_term()};
+  return kinds;
+}
+
+const TermKind* find_term_kind(uint8_t tag) {
+  for (const TermKind* kind : all_term_kinds()) {
+    if (kind->tag() == tag) return kind;
+  }
+  return nullptr;
+}
+
+const TermKind* find_term_kind(std::string_view name) {
+  for (const TermKind* kind : all_term_kinds()) {
+    if (kind->name() == name) return kind;
+  }
+  return nullptr;
+}
+
+}  // namespace subbit

@@ -1,0 +1,31 @@
+// Activations as every back end quantizes them: 8-bit codes in chunks of 32 columns, each with a
+// power-of-two scale. One rounding, no division, nothing a compiler could contract: machines cannot
+// disagree by a code.
+//
+// For chunk c with a = max |v_j|: e_c is the smallest exponent with a <= 127 * 2^e_c, and
+// q_j = rint(v_j * 2^-e_c), ties to even, |q_j| <= 127. Below 2^-100 a chunk is zero, e_c = -128.
+#pragma once
+
+#include <cstdint>
+
+#include "base/buffer.h"
+#include "base/matrix.h"
+#include "base/thread_pool.h"
+
+namespace subbit {
+
+inline constexpr int kZeroChunkExponent = -128;
+
+struct QuantizedRows {
+  int64_t rows = 0;          // tokens
+  int64_t cols = 0;          // before padding to whole chunks
+  int64_t chunks = 0;        // ceil(cols / 32)
+  Buffer<int8_t> codes;      // [rows, chunks * 32]; padding columns are zero
+  Buffer<int8_t> exponents;  // [rows, chunks]
+};
+
+/// Quantizes [tokens, cols] into `out`, reusing its memory where it is large enough.
+/// Throws kNonFinite on a NaN or an infinity: never a silent zero.
+void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool);
+
+}  // namespace subbit

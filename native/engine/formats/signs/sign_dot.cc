@@ -1,0 +1,80 @@
+// Chooses the sign kernel, lays out operands for it and splits rows over the threads.
+#include "formats/signs/sign_dot.h"
+
+#include <vector>
+
+#include "base/check.h"
+#include "formats/signs/layout.h"
+#include "formats/signs/sign_kernel.h"
+
+namespace subbit {
+namespace {
+
+const SignKernel& chosen_kernel() {
+  static const SignKernel* const chosen = [] {
+    int count = 0;
+    const SignKernel* const* kernels = sign_kernels(&count);
+    while (!(*kernels)->usable()) ++kernels;  // the portable one, last, always is
+    return *kernels;
+  }();
+  return *chosen;
+}
+
+/// Quads a thread claims at a time: about 64 KiB of words, enough to hide the claim.
+int64_t quads_per_claim(int64_t chunks) {
+  return std::max<int64_t>(1, 65536 / (kUnitBytes * std::max<int64_t>(1, chunks)));
+}
+
+}  // namespace
+
+const SignKernel* const* sign_kernels(int* count) {
+#if defined(__x86_64__)
+  static const SignKernel* const kernels[] = {&kAvx2SignKernel, &kPortableSignKernel};
+#else
+  static const SignKernel* const kernels[] = {&kPortableSignKernel};
+#endif
+  *count = static_cast<int>(std::size(kernels));
+  return kernels;
+}
+
+const char* sign_dot_kernel_name() { return chosen_kernel().name; }
+
+void load_sign_operand(const QuantizedRows& in, SignOperand& out) {
+  load_codes(in, in.cols, out.codes);
+  const SignKernel& kernel = chosen_kernel();
+  const int64_t stride = (in.chunks + 1) / 2 * kernel.pair_bytes;
+  if (out.blocks.size() < in.rows * stride) out.blocks = Buffer<uint8_t>(in.rows * stride);
+  for (int64_t row = 0; row < in.rows; ++row) {
+    kernel.load(out.codes, row, out.blocks.data() + row * stride);
+  }
+}
+
+void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
+              ThreadPool& pool) {
+  const SignKernel& kernel = chosen_kernel();
+  const LoadedCodes& codes = operand.codes;
+  const int64_t chunks = chunks_of(matrix.columns);
+  CHECK(matrix.first_chunk % 2 == 0 && matrix.first_chunk + chunks <= codes.chunks);
+  CHECK(out.rows == codes.rows && out.cols == matrix.rows);
+
+  std::vector<int32_t> totals(static_cast<size_t>(codes.rows));
+  for (int64_t row = 0; row < codes.rows; ++row) {
+    const int32_t* magnitudes = codes.magnitudes.data() + row * codes.chunks + matrix.first_chunk;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) totals[row] += magnitudes[chunk];
+  }
+  SignTask task;
+  task.words = matrix.words;
+  task.chunks = chunks;
+  task.rows = matrix.rows;
+  task.block_stride = (codes.chunks + 1) / 2 * kernel.pair_bytes;
+  task.blocks = operand.blocks.data() + matrix.first_chunk / 2 * kernel.pair_bytes;
+  task.totals = totals.data();
+  pool.parallel_for(quads_of(matrix.rows), quads_per_claim(chunks), [&](Range range) {
+    SignTask part = task;
+    part.first_quad = range.begin;
+    part.last_quad = range.end;
+    kernel.multiply(part, out);
+  });
+}
+
+}  // namespace subbit

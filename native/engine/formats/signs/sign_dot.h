@@ -1,0 +1,45 @@
+// The product every sign format is made of: a packed sign matrix times loaded codes, exact in
+// int32. Which instructions do it is chosen once per process; the result cannot tell.
+//
+// For a row i and the loaded codes m, s, A of a token, with R_c the sum of m_j over the columns of
+// chunk c whose weight sign agrees with the code's:  I_i = 2 * sum_c (R_c << s_c) - sum_c A_c.
+// |I| < 2^30 and every partial sum stays below 2^31 (headroom_bits sees to it).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/buffer.h"
+#include "base/matrix.h"
+#include "base/thread_pool.h"
+#include "formats/signs/loaded_codes.h"
+
+namespace subbit {
+
+/// Loaded codes in the form the chosen kernel reads. Built once per input, shared by every sign
+/// matrix that reads it.
+struct SignOperand {
+  LoadedCodes codes;
+  Buffer<uint8_t> blocks;  // [tokens, chunk pairs, kernel's block bytes]
+};
+
+/// Quantized rows -> operand, for sign matrices over `in.cols` columns.
+void load_sign_operand(const QuantizedRows& in, SignOperand& out);
+
+/// A packed matrix standing over columns [first_chunk * 32, ...) of the operand.
+struct SignWords {
+  const std::byte* words = nullptr;  // layout.h, 16-byte units
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t first_chunk = 0;  // even: kernels read chunks in pairs
+};
+
+/// out[t, i] = I_i for every token and row. Threads split rows.
+void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
+              ThreadPool& pool);
+
+/// "avx2" or "portable", for reports.
+const char* sign_dot_kernel_name();
+
+}  // namespace subbit
