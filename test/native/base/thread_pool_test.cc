@@ -1,0 +1,128 @@
+// The pool: every index once, errors once, no thread left waiting.
+#include "base/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "base/processor.h"
+#include "support/test.h"
+
+namespace subbit {
+namespace {
+
+TEST(thread_pool_visits_every_index_exactly_once) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.threads(), threads);
+    for (const int64_t count : {0, 1, 2, 7, 8, 9, 63, 64, 65, 1000, 4097}) {
+      for (const int64_t grain : {1, 2, 8, 100, 5000}) {
+        std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
+        std::atomic<bool> well_cut{true};
+        pool.parallel_for(count, grain, [&](Range range) {
+          const bool ends_whole = range.end == count || range.end % grain == 0;
+          if (range.begin % grain != 0 || !ends_whole) well_cut = false;
+          if (range.begin >= range.end || range.worker < 0 || range.worker >= threads)
+            well_cut = false;
+          for (int64_t i = range.begin; i < range.end; ++i) ++visits[static_cast<size_t>(i)];
+        });
+        bool once = true;
+        for (const auto& n : visits) once = once && n == 1;
+        EXPECT(once);
+        EXPECT(well_cut);
+      }
+    }
+  }
+}
+
+TEST(thread_pool_gives_each_worker_its_own_number) {
+  ThreadPool pool(4);
+  std::vector<std::atomic<int>> inside(4);
+  std::atomic<bool> shared{false};
+  for (int round = 0; round < 50; ++round) {
+    pool.parallel_for(64, 1, [&](Range range) {
+      auto& mine = inside[static_cast<size_t>(range.worker)];
+      if (mine.fetch_add(1) != 0) shared = true;
+      std::this_thread::yield();
+      mine.fetch_sub(1);
+    });
+  }
+  EXPECT(!shared);
+}
+
+TEST(thread_pool_makes_what_tasks_wrote_visible_to_the_caller) {
+  ThreadPool pool(3);
+  std::vector<int64_t> values(1000, 0);
+  for (int round = 0; round < 2000; ++round)
+    pool.parallel_for(1000, 10, [&](Range range) {
+      for (int64_t i = range.begin; i < range.end; ++i) values[static_cast<size_t>(i)] += i;
+    });
+  EXPECT_EQ(std::accumulate(values.begin(), values.end(), int64_t{0}), int64_t{2000} * 499500);
+}
+
+TEST(thread_pool_wakes_workers_that_have_gone_to_sleep) {
+  ThreadPool pool(2);
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    // The second piece is only finished if a second thread takes it while the first waits.
+    std::atomic<int> arrived{0};
+    bool met = true;
+    pool.parallel_for(2, 1, [&](Range) {
+      ++arrived;
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (arrived < 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+      if (arrived < 2) met = false;
+    });
+    EXPECT(met);
+  }
+}
+
+TEST(thread_pool_rethrows_one_error_and_works_afterwards) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      int caught = 0;
+      try {
+        pool.parallel_for(100, 1, [&](Range range) {
+          if (round % 2 == 0 || range.begin % 3 == 1 || range.end == 100)
+            throw std::runtime_error("planned");
+        });
+      } catch (const std::runtime_error&) {
+        ++caught;
+      }
+      EXPECT_EQ(caught, 1);
+      std::atomic<int64_t> sum{0};
+      pool.parallel_for(100, 1, [&](Range range) { sum += range.end - range.begin; });
+      EXPECT_EQ(sum.load(), 100);
+    }
+  }
+}
+
+TEST(thread_pool_refuses_to_be_entered_from_a_task) {
+  ThreadPool pool(2);
+  EXPECT_ERROR(ErrorCode::kInternal, "busy",
+               pool.parallel_for(8, 1, [&](Range) { pool.parallel_for(8, 1, [](Range) {}); }));
+  EXPECT_ERROR(ErrorCode::kInternal, "grain", pool.parallel_for(8, 0, [](Range) {}));
+  EXPECT_ERROR(ErrorCode::kInternal, "threads", ThreadPool none(0));
+}
+
+TEST(thread_pool_starts_and_ends_many_times) {
+  for (int round = 0; round < 200; ++round) {
+    ThreadPool pool(1 + round % 4);
+    if (round % 3 != 0) pool.parallel_for(16, 1, [](Range) {});
+  }
+}
+
+TEST(thread_pool_default_is_within_the_machine) {
+  const int threads = ThreadPool::default_threads();
+  EXPECT(threads >= 1);
+  const auto concurrency = static_cast<int>(std::thread::hardware_concurrency());
+  if (concurrency > 0) EXPECT(threads <= concurrency);
+  EXPECT_EQ(threads, performance_cores());
+}
+
+}  // namespace
+}  // namespace subbit
