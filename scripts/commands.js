@@ -1,0 +1,66 @@
+/**
+ * Finds programs on PATH and runs them; a failed command is a BuildError that says which one.
+ */
+import { spawnSync } from "node:child_process";
+import { accessSync, constants } from "node:fs";
+import { availableParallelism } from "node:os";
+import { delimiter, join } from "node:path";
+
+import { root } from "./sources.js";
+
+/** A build that failed for a reason the reader can act on: shown without a stack. */
+export class BuildError extends Error {}
+
+/**
+ * The full path of the first of `names` on PATH, or undefined.
+ * @param {...string} names
+ * @returns {string | undefined}
+ */
+export function findProgram(...names) {
+  for (const name of names) {
+    for (const folder of (process.env.PATH ?? "").split(delimiter)) {
+      const path = join(folder, name);
+      try {
+        accessSync(path, constants.X_OK);
+        return path;
+      } catch {
+        // Not in this folder.
+      }
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Runs a program in the repository's root with its output on ours, and throws unless it succeeds.
+ * @param {string} program
+ * @param {string[]} args
+ * @param {{ env?: Record<string, string> }} [options]
+ */
+export function run(program, args, options = {}) {
+  const env = { ...process.env, ...options.env };
+  const result = spawnSync(program, args, { cwd: root, stdio: "inherit", env });
+  if (result.error) throw new BuildError(`${program}: ${result.error.message}`);
+  if (result.status === 0) return;
+  const end = result.signal ? `was ended by ${result.signal}` : `exited with ${result.status}`;
+  throw new BuildError(`${program} ${args.join(" ")}\n${end}`);
+}
+
+/** Compilations to run side by side. */
+export function jobs() {
+  return String(availableParallelism());
+}
+
+/**
+ * Runs a script's main function; a BuildError becomes one message and exit code 1.
+ * @param {() => void} main
+ */
+export function runMain(main) {
+  try {
+    main();
+  } catch (error) {
+    if (!(error instanceof BuildError)) throw error;
+    console.error(`subbit: ${error.message}`);
+    process.exitCode = 1;
+  }
+}
