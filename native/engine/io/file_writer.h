@@ -12,7 +12,8 @@ namespace subbit {
 
 class FileWriter {
  public:
-  /// Opens `path` + ".partial-<pid>". Throws kFileError.
+  /// Opens `path` + ".partial" and locks it, taking over what a killed process left there. Throws
+  /// kFileError, also when another writer is at work on the same path.
   explicit FileWriter(std::string path);
   /// Without commit() the temporary file is removed.
   ~FileWriter();
@@ -22,10 +23,12 @@ class FileWriter {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
   uint64_t bytes_written() const { return bytes_written_; }
-  /// Flushes to the disk and renames over `path`. Throws kFileError.
+  /// Flushes to the disk and renames over `path`; nothing may be written after. Throws kFileError.
   void commit();
 
  private:
+  void discard();
+
   std::string path_;
   std::string temporary_path_;
   int descriptor_ = -1;

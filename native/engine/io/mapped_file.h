@@ -1,5 +1,6 @@
 // A file mapped read-only. The mapping lives as long as the object; every span into it must not
-// outlive that.
+// outlive that. A file that is cut short by someone else while it is mapped faults on the lost
+// pages, as any mapping does: model files are replaced by rename, never rewritten in place.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ namespace subbit {
 
 class MappedFile {
  public:
-  /// Throws kFileError with what the system said. An empty file maps to an empty span.
+  /// Throws kFileError with what the system said, also for a directory or a pipe. An empty file
+  /// maps to an empty span.
   explicit MappedFile(std::string path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -20,7 +20,9 @@ enum class DType { kF32, kF16, kBF16, kU8, kI8, kU16, kU32, kI32, kI64, kF64 };
 std::string_view dtype_name(DType dtype);  // "F32", as the container spells it
 int64_t dtype_bytes(DType dtype);
 
-/// A tensor inside a mapped file (or inside a checkpoint's own memory). Shape [..], row-major.
+/// A tensor inside a mapped file (or inside a checkpoint's own memory). Shape [..], row-major. The
+/// container does not align its tensors: only Checkpoint's views may be read through a pointer of
+/// their dtype.
 struct TensorView {
   std::string name;
   DType dtype = DType::kU8;
