@@ -30,12 +30,16 @@ struct Tensor {
   Tensor columns(int64_t first, int64_t count) const {
     return {data + first, rows, count, stride, row_scale};
   }
+  Tensor rows_from(int64_t first, int64_t count) const {
+    return {data + first * stride, count, cols, stride,
+            row_scale == nullptr ? nullptr : row_scale + first};
+  }
 };
 
 /// A linear layer: one or more weights stacked by rows, each with an optional bias of its own.
 struct Linear {
   struct Part {
-    std::unique_ptr<Weight> weight;
+    std::shared_ptr<const Weight> weight;  // shared by a tied embedding and head
     std::vector<float> bias;  // [rows], or empty
   };
   std::string name;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/error.h"
 #include "formats/packed/layout.h"
 #include "formats/packed/packed.h"
 #include "formats/registry.h"

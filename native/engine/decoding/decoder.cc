@@ -1,0 +1,102 @@
+// Prefill and decode.
+#include "decoding/decoder.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace subbit {
+
+Activations carve_activations(const ActivationWidths& widths, const MemoryOptions& options,
+                              Buffer<float>& storage) {
+  const int64_t rows = options.chunk_tokens;
+  const int64_t row = 2 * widths.hidden + widths.wide + widths.mixed + 1;
+  storage = Buffer<float>(rows * row + options.logit_rows * widths.vocab);
+  float* next = storage.data();
+  const auto take = [&next](int64_t count, int64_t cols) {
+    const Tensor tensor = {next, count, cols, cols, nullptr};
+    next += count * cols;
+    return tensor;
+  };
+  Activations a;
+  a.h = take(rows, widths.hidden);
+  a.normed = take(rows, widths.hidden);
+  a.wide = take(rows, widths.wide);
+  a.mixed = take(rows, widths.mixed);
+  a.normed.row_scale = take(rows, 1).data;
+  a.logits = take(options.logit_rows, widths.vocab);
+  return a;
+}
+
+Decoder::Decoder(Model& model, Backend& backend, const DecoderOptions& options)
+    : model_(model),
+      backend_(backend),
+      options_{options.context_length, std::min(kChunkTokens, options.context_length), kLogitRows,
+               options.kv_cache},
+      cache_(model.config(), options_) {
+  model.prepare(options.context_length);
+  activations_ = carve_activations(model.activation_widths(), options_, storage_);
+}
+
+void Decoder::rewind(int64_t position) {
+  CHECK(position >= 0 && position <= position_);
+  position_ = position;
+}
+
+void Decoder::check(std::span<const int32_t> tokens) const {
+  const auto count = static_cast<int64_t>(tokens.size());
+  if (count > options_.context_length - position_) {
+    throw Error(ErrorCode::kContextOverflow, "the context is full",
+                {{"expected", "at most " + std::to_string(options_.context_length) + " tokens"},
+                 {"actual", std::to_string(position_ + count)}});
+  }
+  const int64_t vocab = model_.config().vocab_size;
+  for (const int32_t token : tokens) {
+    if (token >= 0 && token < vocab) continue;
+    throw Error(
+        ErrorCode::kInvalidOption, "a token id outside the vocabulary",
+        {{"expected", "0.." + std::to_string(vocab - 1)}, {"actual", std::to_string(token)}});
+  }
+}
+
+void Decoder::head(int64_t first_row, int64_t rows, int64_t first_token,
+                   const OnLogits& on_logits) {
+  for (int64_t done = 0; done < rows; done += kLogitRows) {
+    const int64_t count = std::min(kLogitRows, rows - done);
+    model_.head(backend_, first_row + done, count, activations_);
+    backend_.finish();
+    on_logits(first_token + done, activations_.logits.rows_from(0, count).matrix());
+  }
+}
+
+void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
+                      const std::atomic<bool>& abort, const OnLogits& on_logits) {
+  check(tokens);
+  const int64_t start = position_;
+  const auto total = static_cast<int64_t>(tokens.size());
+  try {
+    for (int64_t done = 0; done < total; done += options_.chunk_tokens) {
+      const int64_t count = std::min(options_.chunk_tokens, total - done);
+      model_.embed(backend_, tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(count)),
+                   activations_);
+      for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer) {
+        if (abort.load(std::memory_order_relaxed)) throw Error(ErrorCode::kAborted, "aborted");
+        model_.block(backend_, layer, {position_, count}, cache_.layer(layer), activations_);
+      }
+      position_ += count;
+      if (rows == LogitRows::kAll) {
+        head(0, count, done, on_logits);
+      } else if (done + count == total) {
+        head(count - 1, 1, total - 1, on_logits);
+      }
+    }
+    backend_.finish();
+  } catch (...) {
+    position_ = start;
+    throw;
+  }
+}
+
+}  // namespace subbit

@@ -1,0 +1,66 @@
+// Runs a model over one sequence: tokens in, logits out. Prefill goes in chunks, decode token by
+// token; both are the same call. Knows no sessions, no text and no sampling.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "base/buffer.h"
+#include "decoding/kv_cache.h"
+#include "memory/plan_memory.h"
+#include "models/model.h"
+
+namespace subbit {
+
+struct DecoderOptions {
+  int64_t context_length = 0;
+  KvType kv_cache = KvType::kF16;
+};
+
+enum class LogitRows { kLast, kAll };
+
+class Decoder {
+ public:
+  /// Most tokens of one forward call: enough for the GEMM to run at its peak, few enough that the
+  /// activations stay in the second-level cache of small models and an abort is prompt.
+  static constexpr int64_t kChunkTokens = 128;
+  /// Most rows of logits at once: a 128k vocabulary takes 16 MiB.
+  static constexpr int64_t kLogitRows = 32;
+
+  /// `model` and `backend` must outlive the decoder. Calls model.prepare().
+  Decoder(Model& model, Backend& backend, const DecoderOptions& options);
+
+  int64_t position() const { return position_; }
+  int64_t context_length() const { return options_.context_length; }
+  /// Forgets every token from `position` on.
+  void rewind(int64_t position);
+
+  /// Gets logits [rows, vocab] for tokens [first, first + rows) of the call; they are scratch and
+  /// end with the callback.
+  using OnLogits = std::function<void(int64_t first, Matrix logits)>;
+
+  /// Appends `tokens` and computes. Throws kContextOverflow, kInvalidOption (a token id outside
+  /// the vocabulary), kAborted (between blocks; the position is then back where it was).
+  void forward(std::span<const int32_t> tokens, LogitRows rows, const std::atomic<bool>& abort,
+               const OnLogits& on_logits);
+
+ private:
+  void check(std::span<const int32_t> tokens) const;
+  void head(int64_t first_row, int64_t rows, int64_t first_token, const OnLogits& on_logits);
+
+  Model& model_;
+  Backend& backend_;
+  MemoryOptions options_;
+  KvCache cache_;
+  Buffer<float> storage_;
+  Activations activations_;
+  int64_t position_ = 0;
+};
+
+/// Carves Activations for `tokens` rows and `logit_rows` rows of logits from one allocation.
+Activations carve_activations(const ActivationWidths& widths, const MemoryOptions& options,
+                              Buffer<float>& storage);
+
+}  // namespace subbit
