@@ -252,8 +252,9 @@ std::vector<TensorView> parse_safetensors(
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path)
-    : file_(std::make_shared<MappedFile>(path)),
-      tensors_(parse_safetensors(file_->bytes(), path, &metadata_)) {}
+    : file_(std::make_shared<MappedFile>(path)) {
+  tensors_ = parse_safetensors(file_->bytes(), path, &metadata_);
+}
 
 const TensorView* SafetensorsFile::find(std::string_view name) const {
   for (const TensorView& tensor : tensors_) {
