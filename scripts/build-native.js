@@ -43,7 +43,7 @@ function chooseBuilder() {
   const gyp = nodeGyp();
   if (gyp && findProgram("python3", "python")) return { name: "node-gyp", script: gyp };
   throw new BuildError(
-    "building the native addon needs a C++20 compiler and either CMake or Python 3 with node-gyp; " +
+    "building the native addon needs a C++20 compiler, and CMake or Python 3 (for node-gyp); " +
       "neither cmake nor python3 is on PATH",
   );
 }

@@ -1,7 +1,7 @@
 /**
  * native/sources.json is the one list of C++ files and compiler flags that CMake and node-gyp read.
- * This script compares it with the tree (what test/tidy.test.ts calls) and, with --write, rewrites
- * its file lists: `npm run sources` after adding or removing a C++ file. The flags are edited by hand.
+ * This script compares it with the tree (test/tidy.test.ts does too) and, with --write, rewrites
+ * its file lists: `npm run sources` after adding or removing a C++ file. Flags are edited by hand.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

@@ -1,0 +1,34 @@
+/**
+ * npm run lint: biome over TypeScript and JSON, clang-format over C++. With --write (npm run
+ * format) both rewrite instead. Needs clang-format 19 (Debian: clang-format-19): other versions
+ * break lines differently.
+ */
+import { spawnSync } from "node:child_process";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+
+import { BuildError, findProgram, run, runMain } from "./commands.js";
+import { filesBelow } from "./sources.js";
+
+const clangFormatVersion = 19;
+
+function clangFormat() {
+  for (const name of [`clang-format-${clangFormatVersion}`, "clang-format"]) {
+    const program = findProgram(name);
+    if (!program) continue;
+    const { stdout } = spawnSync(program, ["--version"], { encoding: "utf8" });
+    if (stdout.includes(`version ${clangFormatVersion}.`)) return program;
+  }
+  throw new BuildError(`clang-format ${clangFormatVersion} is not on PATH`);
+}
+
+runMain(() => {
+  const write = process.argv.includes("--write");
+  const biome = dirname(createRequire(import.meta.url).resolve("@biomejs/biome/package.json"));
+  const check = write ? ["check", "--write"] : ["check", "--error-on-warnings"];
+  run(process.execPath, [join(biome, "bin/biome"), ...check]);
+  const folders = ["native", "test/native", "test/support", "test/fuzz", "bench/native"];
+  const files = folders.flatMap((folder) => filesBelow(folder, (path) => /\.(cc|h)$/.test(path)));
+  run(clangFormat(), [...(write ? ["-i"] : ["--dry-run", "--Werror"]), ...files]);
+  console.log(`clang-format: ${files.length} files`);
+});

@@ -1,0 +1,22 @@
+/**
+ * npm run test:sanitize: the engine's tests, and every fuzz target over its corpus, under
+ * AddressSanitizer and UndefinedBehaviorSanitizer. A finding ends the run.
+ */
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
+
+import { cmakeBuild } from "./cmake-builds.js";
+import { run, runMain } from "./commands.js";
+import { readSources, root } from "./sources.js";
+
+runMain(() => {
+  const fuzzers = readSources().fuzz.map((source) => basename(source, ".cc"));
+  const settings = { CMAKE_BUILD_TYPE: "Debug", SUBBIT_SANITIZE: "ON" };
+  const folder = cmakeBuild("sanitize", settings, ["engine_tests", ...fuzzers]);
+  const env = { UBSAN_OPTIONS: "print_stacktrace=1", ASAN_OPTIONS: "strict_string_checks=1" };
+  run(join(folder, "engine_tests"), [], { env });
+  for (const name of fuzzers) {
+    const corpus = `test/fuzz/corpus/${name.replace(/^fuzz_/, "")}`;
+    if (existsSync(join(root, corpus))) run(join(folder, name), [corpus], { env });
+  }
+});
