@@ -36,9 +36,12 @@ function nodeGyp() {
   return packageScript("node-gyp", "bin/node-gyp.js") ?? process.env.npm_config_node_gyp;
 }
 
-/** @returns {{ name: "cmake-js" | "node-gyp", script: string }} */
-function chooseBuilder() {
-  const cmakeJs = packageScript("cmake-js", "bin/cmake-js");
+/**
+ * @param {boolean} withoutCMake
+ * @returns {{ name: "cmake-js" | "node-gyp", script: string }}
+ */
+function chooseBuilder(withoutCMake = false) {
+  const cmakeJs = withoutCMake ? undefined : packageScript("cmake-js", "bin/cmake-js");
   if (cmakeJs && findProgram("cmake")) return { name: "cmake-js", script: cmakeJs };
   const gyp = nodeGyp();
   if (gyp && findProgram("python3", "python")) return { name: "node-gyp", script: gyp };
@@ -94,10 +97,11 @@ function runNode(script, args) {
 
 /**
  * Builds the addon unless it is current.
+ * @param {{ withoutCMake?: boolean }} [options] `withoutCMake`: node-gyp although CMake is there
  * @returns {boolean} whether anything was built
  */
-export function buildAddon() {
-  const builder = chooseBuilder();
+export function buildAddon(options = {}) {
+  const builder = chooseBuilder(options.withoutCMake);
   const hash = inputs(builder.name);
   const stamp = "build/Release/subbit.stamp";
   if (isCurrent(stamp, hash, [addonPath])) return false;

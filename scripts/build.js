@@ -4,6 +4,7 @@
  *   node scripts/build.js [native] [ts] [tests]   builds what is named and not current
  *   node scripts/build.js native --install        the install hook: in a clone as above; in an
  *                                                 installed package only without a prebuilt binary
+ *   node scripts/build.js native --without-cmake  node-gyp even where CMake is on PATH
  *
  * Needs a C++20 compiler, and CMake or Python 3; nothing from the network but npm's packages
  * (and, for node-gyp beside a node without headers, those headers).
@@ -19,11 +20,15 @@ import { root } from "./sources.js";
 /** Only a clone has the TypeScript sources; a published package has dist/ instead. */
 const isClone = existsSync(join(root, "lib/index.ts"));
 
+const args = process.argv.slice(2);
 /** @type {Record<string, () => unknown>} */
-const steps = { native: buildAddon, ts: buildTypeScript, tests: buildEngineTests };
+const steps = {
+  native: () => buildAddon({ withoutCMake: args.includes("--without-cmake") }),
+  ts: buildTypeScript,
+  tests: buildEngineTests,
+};
 
 runMain(() => {
-  const args = process.argv.slice(2);
   const installing = args.includes("--install");
   if (installing && !isClone && existsSync(join(root, prebuiltPath))) return;
   for (const name of args.filter((arg) => !arg.startsWith("--"))) {

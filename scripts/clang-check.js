@@ -1,0 +1,15 @@
+/**
+ * Builds the engine and its tests with clang++ and runs them: the compiler that Debian's default
+ * build does not use. Clang 14 is the oldest the project supports.
+ */
+import { join } from "node:path";
+
+import { cmakeBuild, findClang } from "./cmake-builds.js";
+import { BuildError, run, runMain } from "./commands.js";
+
+runMain(() => {
+  const clang = findClang();
+  if (!clang) throw new BuildError("no clang++ on PATH (Debian: apt-get install clang)");
+  const settings = { CMAKE_BUILD_TYPE: "Release", CMAKE_CXX_COMPILER: clang };
+  run(join(cmakeBuild("clang", settings, ["engine_tests"]), "engine_tests"), []);
+});
