@@ -1,0 +1,201 @@
+// All linears of a block are fitted before any is packed: folding moves one linear's scale into
+// another's rows.
+#include "compress/block.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/rng.h"
+#include "compress/fit/factored/factored.h"
+#include "compress/fold.h"
+
+namespace subbit {
+namespace {
+
+/// A linear between its fit and its bytes.
+struct FittedLinear {
+  const LinearPlan* plan = nullptr;
+  FactoredFit fit;
+  std::vector<float> bias;  // [rows], or empty
+};
+
+struct FoldedNorm {
+  const NormPlan* plan = nullptr;
+  std::vector<float> values;
+};
+
+std::vector<float> stacked_bias(const Linear& linear) {
+  std::vector<float> bias;
+  for (const Linear::Part& part : linear.parts) {
+    const auto rows = static_cast<size_t>(part.weight->shape().rows);
+    CHECK(part.bias.empty() || part.bias.size() == rows);
+    if (part.bias.empty()) bias.resize(bias.size() + rows, 0.0f);
+    bias.insert(bias.end(), part.bias.begin(), part.bias.end());
+  }
+  return bias;
+}
+
+Buffer<float> stacked_weights(const Linear& linear) {
+  Buffer<float> values(linear.shape.count());
+  Matrix rest(values.data(), linear.shape.rows, linear.shape.cols);
+  for (const Linear::Part& part : linear.parts) {
+    const int64_t rows = part.weight->shape().rows;
+    part.weight->unpack_rows(0, rest.rows_from(0, rows));
+    rest = rest.rows_from(rows, rest.rows - rows);
+  }
+  CHECK(rest.rows == 0);
+  return values;
+}
+
+FittedLinear fit_linear(const BlockRequest& request, const LinearPlan& plan, uint64_t seed,
+                        ThreadPool& pool, const BlockStep& step) {
+  const LinearSpec& spec = *plan.spec;
+  const Linear* linear = request.model->find_linear(spec.name);
+  CHECK(linear != nullptr && linear->shape == spec.shape);
+  const auto moments = request.moments->find(spec.name);
+  CHECK(moments != request.moments->end());
+  const Buffer<float> weights = stacked_weights(*linear);
+
+  FittedLinear fitted;
+  fitted.plan = &plan;
+  if (plan.bias) fitted.bias = stacked_bias(*linear);
+  FactoredOptions options;
+  options.rank = plan.rank;
+  options.iterations = request.iterations;
+  options.seed = seed;
+  Importance importance;
+  importance.inputs = moments->second;
+  try {
+    fitted.fit = fit_factored({weights.data(), spec.shape.rows, spec.shape.cols}, importance,
+                              options, pool, [&](int) { step(spec.name); });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNonFinite) throw;
+    throw Error(ErrorCode::kNonFinite, spec.name + ": " + error.what(), {{"tensor", spec.name}});
+  }
+  return fitted;
+}
+
+FittedLinear& find_fitted(std::vector<FittedLinear>& fitted, const std::string& name) {
+  const auto found = std::find_if(fitted.begin(), fitted.end(), [&](const FittedLinear& linear) {
+    return linear.plan->spec->name == name;
+  });
+  CHECK(found != fitted.end());
+  return *found;
+}
+
+/// Moves s_pre where the plan says and leaves ones behind.
+void fold(FittedLinear& linear, std::vector<FittedLinear>& fitted, std::vector<FoldedNorm>& norms) {
+  const ScaleFold& target = linear.plan->spec->fold;
+  if (linear.plan->own_pre_scale) return;
+  std::vector<float> s_pre(linear.fit.s_pre.size(), 1.0f);
+  std::swap(s_pre, linear.fit.s_pre);
+  if (target.into == ScaleFold::Into::kRowsOf) {
+    FittedLinear& producer = find_fitted(fitted, target.target);
+    fold_into_rows(target, s_pre, producer.fit.s_post, producer.bias);
+    return;
+  }
+  for (FoldedNorm& norm : norms) {
+    if (norm.plan->name == target.target) return fold_into_norm(s_pre, norm.values);
+  }
+  CHECK(false);  // the manifest names a norm that is not the block's
+}
+
+std::vector<std::byte> bytes_of(std::span<const Half> values) {
+  const auto bytes = std::as_bytes(values);
+  return {bytes.begin(), bytes.end()};
+}
+
+/// The norm's bytes. A power of two that a folded norm could not hold goes into the linear.
+std::vector<std::byte> finish_norm(const FoldedNorm& norm, const Checkpoint& checkpoint,
+                                   std::vector<FittedLinear>& fitted) {
+  if (!norm.plan->folded) {
+    const TensorView* source = checkpoint.find(norm.plan->name);
+    CHECK(source != nullptr);
+    return {source->bytes.begin(), source->bytes.end()};
+  }
+  const HalfNorm half = norm_to_halves(norm.values);
+  for (FittedLinear& linear : fitted) {
+    if (linear.plan->own_pre_scale || linear.plan->spec->fold.target != norm.plan->name) continue;
+    for (float& scale : linear.fit.s_post) scale = std::ldexp(scale, half.exponent);
+  }
+  return bytes_of(half.values);
+}
+
+FinishedTensor finish_linear(const FittedLinear& linear) {
+  const LinearPlan& plan = *linear.plan;
+  FinishedTensor tensor;
+  tensor.bytes = pack_factored(linear.fit, plan.own_pre_scale, linear.bias);
+  CHECK(tensor.bytes.size() == plan.bytes);
+  tensor.spec = {plan.spec->name + ".packed", DType::kU8, {static_cast<int64_t>(plan.bytes)}};
+  verify_factored(tensor.bytes, linear.fit, plan.spec->name);
+  return tensor;
+}
+
+CompressedLinear report_on(const FittedLinear& linear) {
+  const LinearSpec& spec = *linear.plan->spec;
+  CompressedLinear report;
+  report.name = spec.name;
+  report.format = "factored r=" + std::to_string(linear.plan->rank);
+  report.rows = spec.shape.rows;
+  report.cols = spec.shape.cols;
+  report.bytes = linear.plan->bytes;
+  report.bits_per_weight = bits_per_weight(report.bytes, spec.shape.count());
+  report.weight_error = linear.fit.weight_error;
+  report.output_error = linear.fit.output_error;
+  return report;
+}
+
+}  // namespace
+
+std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& checkpoint) {
+  std::vector<TensorSpec> specs;
+  for (const LinearPlan& linear : plan.linears) {
+    specs.push_back(
+        {linear.spec->name + ".packed", DType::kU8, {static_cast<int64_t>(linear.bytes)}});
+  }
+  for (const NormPlan& norm : plan.norms) {
+    const TensorView* source = checkpoint.find(norm.name);
+    CHECK(source != nullptr);
+    specs.push_back({norm.name, norm.folded ? DType::kF16 : source->dtype, source->shape});
+  }
+  return specs;
+}
+
+FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool, const BlockStep& step) {
+  const BlockPlan& plan = *request.plan;
+  Rng seeds(request.seed);
+  std::vector<FittedLinear> fitted;
+  for (const LinearPlan& linear : plan.linears)
+    fitted.push_back(fit_linear(request, linear, seeds.next(), pool, step));
+
+  std::vector<FoldedNorm> norms;
+  for (const NormPlan& norm : plan.norms) {
+    const std::vector<float>* values = request.model->find_norm(norm.name);
+    CHECK(values != nullptr);
+    norms.push_back({&norm, *values});
+  }
+  for (FittedLinear& linear : fitted) fold(linear, fitted, norms);
+
+  std::vector<std::vector<std::byte>> norm_bytes;
+  for (const FoldedNorm& norm : norms)
+    norm_bytes.push_back(finish_norm(norm, *request.checkpoint, fitted));
+
+  FinishedBlock block;
+  const std::vector<TensorSpec> specs = tensors_of(plan, *request.checkpoint);
+  for (const FittedLinear& linear : fitted) {
+    block.tensors.push_back(finish_linear(linear));
+    block.linears.push_back(report_on(linear));
+  }
+  for (size_t i = 0; i < norms.size(); ++i) {
+    block.tensors.push_back({specs[fitted.size() + i], std::move(norm_bytes[i])});
+    CHECK(static_cast<int64_t>(block.tensors.back().bytes.size()) ==
+          specs[fitted.size() + i].bytes());
+  }
+  return block;
+}
+
+}  // namespace subbit

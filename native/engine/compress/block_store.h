@@ -1,0 +1,43 @@
+// Finished blocks on disk: the checkpoints from which an interrupted compression resumes, and the
+// place the final file is copied from. One directory per fingerprint inside the state directory, so
+// another request's work is neither used nor lost.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compress/block.h"
+#include "compress/fingerprint.h"
+#include "io/safetensors.h"
+
+namespace subbit {
+
+/// A finished block, mapped. Its views live as long as it does.
+struct StoredBlock {
+  std::shared_ptr<SafetensorsFile> file;
+  std::vector<CompressedLinear> linears;
+};
+
+class BlockStore {
+ public:
+  /// Creates directories as needed. Throws kFileError.
+  BlockStore(const std::string& state_directory, const Fingerprint& fingerprint);
+
+  /// Throws kFileError. The block appears whole or not at all.
+  void save(int64_t index, const FinishedBlock& block);
+  /// The block if it is there and holds exactly `expected`, else an empty `file`: what does not
+  /// read back is made again.
+  StoredBlock load(int64_t index, const std::vector<TensorSpec>& expected) const;
+  /// Removes what this request stored, and the state directory when nothing else is in it.
+  void remove();
+
+ private:
+  std::string path_of(int64_t index) const;
+
+  std::string parent_;
+  std::string directory_;
+};
+
+}  // namespace subbit

@@ -1,0 +1,47 @@
+// What a compression will do, fixed before the work begins: the rank of every linear of the body,
+// where its input scale goes, and what all of it will weigh. A function of the architecture's
+// manifest and the request alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "models/model.h"
+
+namespace subbit {
+
+struct LinearPlan {
+  const LinearSpec* spec = nullptr;
+  int64_t rank = 0;
+  /// The packed tensor carries s_pre itself because nothing before it can.
+  bool own_pre_scale = false;
+  bool bias = false;
+  uint64_t bytes = 0;
+};
+
+/// A norm of a block: rewritten in halves when a linear's s_pre is folded into it, else copied.
+struct NormPlan {
+  std::string name;
+  bool folded = false;
+  uint64_t bytes = 0;
+};
+
+struct BlockPlan {
+  std::vector<LinearPlan> linears;
+  std::vector<NormPlan> norms;
+};
+
+struct CompressionPlan {
+  std::vector<BlockPlan> blocks;
+  uint64_t body_bytes = 0;
+  int64_t body_weights = 0;
+};
+
+/// The best use of `bits_per_weight` over the body. `manifest` must outlive the plan. Throws
+/// kInvalidOption, naming the least possible bits, when even the smallest ranks do not fit.
+CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
+                                 const Checkpoint& checkpoint, double bits_per_weight);
+
+}  // namespace subbit

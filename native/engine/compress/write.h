@@ -1,0 +1,34 @@
+// The compressed model as files: one safetensors and the config, each whole or not at all.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "compress/block_store.h"
+#include "compress/plan.h"
+#include "io/checkpoint.h"
+#include "models/model.h"
+
+namespace subbit {
+
+struct WriteRequest {
+  std::string directory;
+  const Checkpoint* checkpoint = nullptr;
+  const Manifest* manifest = nullptr;
+  const Model* model = nullptr;  // for the embedding and the head
+  const CompressionPlan* plan = nullptr;
+  const std::vector<StoredBlock>* blocks = nullptr;
+};
+
+struct WrittenModel {
+  uint64_t bytes = 0;
+  double bits_per_weight_body = 0.0;
+  double bits_per_weight_file = 0.0;
+};
+
+/// Writes model.safetensors, then config.json: the source's, with our quantization_config. Throws
+/// kFileError, kNonFinite, kAborted (not once the first file has its name).
+WrittenModel write_model(const WriteRequest& request, JobControl& control);
+
+}  // namespace subbit
