@@ -22,13 +22,35 @@ function clangFormat() {
   throw new BuildError(`clang-format ${clangFormatVersion} is not on PATH`);
 }
 
+/**
+ * @param {string} name
+ * @param {() => void} check
+ * @returns {string | undefined} `name` where the check failed, after it has printed why
+ */
+function attempt(name, check) {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    if (error instanceof BuildError) return name;
+    throw error;
+  }
+}
+
 runMain(() => {
   const write = process.argv.includes("--write");
   const biome = dirname(createRequire(import.meta.url).resolve("@biomejs/biome/package.json"));
   const check = write ? ["check", "--write"] : ["check", "--error-on-warnings"];
-  run(process.execPath, [join(biome, "bin/biome"), ...check]);
   const folders = ["native", "test/native", "test/support", "test/fuzz", "bench/native"];
   const files = folders.flatMap((folder) => filesBelow(folder, (path) => /\.(cc|h)$/.test(path)));
-  run(clangFormat(), [...(write ? ["-i"] : ["--dry-run", "--Werror"]), ...files]);
-  console.log(`clang-format: ${files.length} files`);
+  const format = write ? ["-i"] : ["--dry-run", "--Werror"];
+  const formatter = clangFormat();
+  // Each linter has its say before the first failure ends the run.
+  const failures = [
+    attempt("clang-format", () => run(formatter, [...format, ...files])),
+    attempt("biome", () => run(process.execPath, [join(biome, "bin/biome"), ...check])),
+  ].filter((failure) => failure !== undefined);
+  if (failures.length > 0)
+    throw new BuildError(`not in order for ${failures.join(", ")}; npm run format may mend it`);
+  console.log(`clang-format: ${files.length} files in order`);
 });
