@@ -1,6 +1,8 @@
 // Names of the error codes, and the one place where an error's sentence is put together.
 #include "base/error.h"
 
+#include <new>
+
 namespace subbit {
 
 std::string_view error_code_name(ErrorCode code) {
@@ -40,6 +42,20 @@ Error::Error(ErrorCode code, std::string message, std::vector<ErrorDetail> detai
     if (name != "expected" && name != "actual") continue;
     message_ += separator + name + " " + value;
     separator = ", ";
+  }
+}
+
+Error current_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return Error(ErrorCode::kInsufficientMemory, "the system has no more memory to give");
+  } catch (const std::exception& error) {
+    return Error(ErrorCode::kInternal, error.what());
+  } catch (...) {
+    return Error(ErrorCode::kInternal, "an unknown exception");
   }
 }
 

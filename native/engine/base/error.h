@@ -46,4 +46,8 @@ class Error : public std::exception {
   std::vector<ErrorDetail> details_;
 };
 
+/// The exception being handled, as an Error: std::bad_alloc is kInsufficientMemory, anything else
+/// unforeseen kInternal. Call inside a catch block only.
+Error current_error();
+
 }  // namespace subbit

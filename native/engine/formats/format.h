@@ -43,6 +43,8 @@ class Weight {
 
   Shape shape() const { return shape_; }  // [rows = outputs, cols = inputs]
   virtual std::string_view format() const = 0;
+  /// For people: the format's name and what varies inside it, "packed: factored r=160".
+  virtual std::string describe() const { return std::string(format()); }
   /// All bytes of the tensor: codes, scales, tables, padding.
   virtual uint64_t packed_bytes() const = 0;
   virtual InputKind input_kind() const = 0;

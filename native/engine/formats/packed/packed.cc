@@ -30,6 +30,7 @@ class PackedWeight final : public Weight {
   }
 
   std::string_view format() const override { return "packed"; }
+  std::string describe() const override { return "packed: " + describe_packed(view_); }
   uint64_t packed_bytes() const override { return bytes_; }
   /// With an s_pre of its own the shared codes are not this linear's input: it makes its own.
   InputKind input_kind() const override {

@@ -1,0 +1,88 @@
+// The addon's exports: the functions of NativeAddon in lib/native.ts.
+#include "addon.h"
+
+#include <string>
+#include <utility>
+
+#include "convert.h"
+#include "engine.h"
+#include "native_model.h"
+
+namespace subbit::binding {
+namespace {
+
+Napi::Value load_model(const Napi::CallbackInfo& info) {
+  LoadRequest request = to_load_request(info[0].ToObject());
+  return Job::run(info.Env(), info[1].As<Napi::Function>(),
+                  [request = std::move(request)](JobControl& control) -> Job::ToJs {
+                    auto model = LoadedModel::load(request, control);
+                    return [model](Napi::Env env) { return NativeModel::create(env, model); };
+                  });
+}
+
+Napi::Value evaluate(const Napi::CallbackInfo& info) {
+  EvaluateRequest request = to_evaluate_request(info[0].ToObject());
+  return Job::run(info.Env(), info[1].As<Napi::Function>(),
+                  [request = std::move(request)](JobControl& control) -> Job::ToJs {
+                    const EvaluateResult result = subbit::evaluate(request, control);
+                    return [result](Napi::Env env) { return from_evaluate_result(env, result); };
+                  });
+}
+
+Napi::Value compress(const Napi::CallbackInfo& info) {
+  CompressRequest request = to_compress_request(info[0].ToObject());
+  return Job::run(info.Env(), info[1].As<Napi::Function>(),
+                  [request = std::move(request)](JobControl& control) -> Job::ToJs {
+                    const CompressResult result = subbit::compress(request, control);
+                    return [result](Napi::Env env) { return from_compress_result(env, result); };
+                  });
+}
+
+Napi::Function no_progress(Napi::Env env) {
+  return Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
+}
+
+Napi::Value inspect(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::string path = info[0].ToString().Utf8Value();
+  return Job::run(env, no_progress(env),
+                  [path](JobControl&) -> Job::ToJs {
+                    const Inspection inspection = subbit::inspect(path);
+                    return [inspection](Napi::Env env) { return from_inspection(env, inspection); };
+                  })
+      .Get("promise");
+}
+
+Napi::Value unpack_tensor(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::string path = info[0].ToString().Utf8Value();
+  const std::string name = info[1].ToString().Utf8Value();
+  return Job::run(env, no_progress(env),
+                  [path, name](JobControl&) -> Job::ToJs {
+                    const UnpackedTensor tensor = subbit::unpack_tensor(path, name);
+                    return [tensor](Napi::Env env) { return from_unpacked(env, tensor); };
+                  })
+      .Get("promise");
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto data = std::make_unique<AddonData>();
+  data->model_constructor = Napi::Persistent(NativeModel::define(env));
+  env.SetInstanceData(data.release());
+  exports.Set("version", std::string(engine_version()));
+  exports.Set("loadModel", Napi::Function::New<load_model>(env, "loadModel"));
+  exports.Set("evaluate", Napi::Function::New<evaluate>(env, "evaluate"));
+  exports.Set("compress", Napi::Function::New<compress>(env, "compress"));
+  exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
+  exports.Set("unpackTensor", Napi::Function::New<unpack_tensor>(env, "unpackTensor"));
+  return exports;
+}
+
+}  // namespace
+}  // namespace subbit::binding
+
+static Napi::Object subbit_init(Napi::Env env, Napi::Object exports) {
+  return subbit::binding::init(env, exports);
+}
+
+NODE_API_MODULE(subbit, subbit_init)

@@ -1,0 +1,196 @@
+// A model ready to answer: its engine thread, its one KV cache, and what each request does.
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "backend/cpu/cpu_backend.h"
+#include "base/check.h"
+#include "decoding/decoder.h"
+#include "decoding/evaluate.h"
+#include "decoding/sampler.h"
+#include "engine.h"
+#include "runtime/engine_thread.h"
+#include "runtime/inspect.h"
+#include "runtime/opened_model.h"
+
+namespace subbit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+int64_t choose_context(const LoadRequest& request, const ModelConfig& config) {
+  const int64_t trained = config.max_position_embeddings;
+  if (request.context_length == 0) return trained;
+  if (request.context_length < 1 || request.context_length > trained) {
+    throw Error(
+        ErrorCode::kInvalidOption, "the context length",
+        {{"expected", "1 to " + std::to_string(trained) + ", what the model was trained with"},
+         {"actual", std::to_string(request.context_length)}});
+  }
+  return request.context_length;
+}
+
+class LoadedModelImpl final : public LoadedModel {
+ public:
+  LoadedModelImpl(const LoadRequest& request, JobControl& control);
+  ~LoadedModelImpl() override { dispose(); }
+
+  const ModelFacts& facts() const override { return facts_; }
+  void generate(GenerateRequest request, std::shared_ptr<JobControl> control,
+                std::function<void(int32_t)> on_token,
+                std::function<void(const GenerateResult&, const Error*)> on_done) override;
+  void score(std::vector<int32_t> tokens, std::shared_ptr<JobControl> control,
+             std::function<void(const ScoreResult&, const Error*)> on_done) override;
+  void dispose() override { thread_.stop(); }
+
+ private:
+  void run_generate(const GenerateRequest& request, const JobControl& control,
+                    const std::function<void(int32_t)>& on_token, GenerateResult& result);
+  void prefill(const GenerateRequest& request, const JobControl& control, GenerateResult& result);
+  void forward(std::span<const int32_t> tokens, const JobControl& control);
+
+  Clock::time_point started_ = Clock::now();
+  OpenedModel opened_;
+  ThreadPool pool_;
+  std::unique_ptr<Backend> backend_;
+  Decoder decoder_;
+  std::vector<int32_t> cached_;  // the tokens whose keys and values the decoder holds
+  std::vector<float> logits_;    // of the last forward call's last token
+  ModelFacts facts_;
+  EngineThread thread_;  // last: stops before what it uses is destroyed
+};
+
+LoadedModelImpl::LoadedModelImpl(const LoadRequest& request, JobControl& control)
+    : opened_(request.path, request.unpack_to_float, control),
+      pool_(resolve_threads(request.threads)),
+      backend_(make_cpu_backend(pool_)),
+      decoder_(opened_.model(), *backend_,
+               {choose_context(request, opened_.model().config()),
+                request.kv_cache == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32}) {
+  const ModelConfig& config = opened_.model().config();
+  const Inspection inspection = inspect(opened_.checkpoint());
+  facts_.architecture = config.model_type;
+  facts_.parameters = inspection.parameters;
+  facts_.context_length = decoder_.context_length();
+  facts_.trained_context_length = config.max_position_embeddings;
+  facts_.vocab_size = config.vocab_size;
+  facts_.layers = config.num_hidden_layers;
+  facts_.hidden_size = config.hidden_size;
+  facts_.bits_per_weight_body = inspection.bits_per_weight_body;
+  facts_.bits_per_weight_file = inspection.bits_per_weight_file;
+  facts_.file_bytes = inspection.bytes;
+  facts_.bos_token_ids = config.bos_token_ids;
+  facts_.eos_token_ids = config.eos_token_ids;
+  facts_.threads = pool_.threads();
+  facts_.load_ms = ms_since(started_);
+}
+
+void LoadedModelImpl::generate(GenerateRequest request, std::shared_ptr<JobControl> control,
+                               std::function<void(int32_t)> on_token,
+                               std::function<void(const GenerateResult&, const Error*)> on_done) {
+  EngineThread::Task task;
+  task.control = control;
+  task.refuse = [on_done](const Error& error) { on_done({}, &error); };
+  task.run = [this, request = std::move(request), control, on_token = std::move(on_token),
+              on_done] {
+    GenerateResult result;
+    try {
+      run_generate(request, *control, on_token, result);
+    } catch (...) {
+      const Error error = current_error();
+      on_done(result, &error);
+      return;
+    }
+    on_done(result, nullptr);
+  };
+  thread_.post(std::move(task));
+}
+
+void LoadedModelImpl::score(std::vector<int32_t> tokens, std::shared_ptr<JobControl> control,
+                            std::function<void(const ScoreResult&, const Error*)> on_done) {
+  EngineThread::Task task;
+  task.control = control;
+  task.refuse = [on_done](const Error& error) { on_done({}, &error); };
+  task.run = [this, tokens = std::move(tokens), control, on_done] {
+    ScoreResult result;
+    try {
+      cached_.clear();
+      result.logprobs = next_token_logprobs(decoder_, tokens, control->abort, pool_);
+    } catch (...) {
+      const Error error = current_error();
+      on_done(result, &error);
+      return;
+    }
+    on_done(result, nullptr);
+  };
+  thread_.post(std::move(task));
+}
+
+void LoadedModelImpl::forward(std::span<const int32_t> tokens, const JobControl& control) {
+  decoder_.forward(tokens, LogitRows::kLast, control.abort, [this](int64_t, Matrix logits) {
+    logits_.assign(logits.row(0), logits.row(0) + logits.cols);
+  });
+  cached_.insert(cached_.end(), tokens.begin(), tokens.end());
+}
+
+void LoadedModelImpl::prefill(const GenerateRequest& request, const JobControl& control,
+                              GenerateResult& result) {
+  const auto& prompt = request.prompt;
+  size_t shared = static_cast<size_t>(
+      std::mismatch(prompt.begin(), prompt.end(), cached_.begin(), cached_.end()).first -
+      prompt.begin());
+  // At least two tokens are computed again: a single row takes the matrix-vector path, whose float
+  // sums differ in the last bit from the GEMM's, and a prompt asked twice must give one text.
+  shared = std::min(shared, prompt.size() < 2 ? 0 : prompt.size() - 2);
+  decoder_.rewind(static_cast<int64_t>(shared));
+  cached_.resize(shared);
+  result.prompt_tokens = static_cast<int64_t>(prompt.size());
+  result.cached_tokens = static_cast<int64_t>(shared);
+  const auto start = Clock::now();
+  forward(std::span(prompt).subspan(shared), control);
+  result.prefill_ms = ms_since(start);
+}
+
+void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobControl& control,
+                                   const std::function<void(int32_t)>& on_token,
+                                   GenerateResult& result) {
+  if (request.prompt.empty()) throw Error(ErrorCode::kInvalidOption, "the prompt has no tokens");
+  if (control.abort) throw Error(ErrorCode::kAborted, "aborted");
+  prefill(request, control, result);
+  Sampler sampler({request.temperature, request.top_k, request.top_p, request.min_p,
+                   request.repetition_penalty, request.presence_penalty, request.frequency_penalty,
+                   request.logit_bias, request.seed});
+  sampler.observe(request.prompt);
+  const auto start = Clock::now();
+  while (result.generated_tokens < request.max_tokens) {
+    if (control.abort) throw Error(ErrorCode::kAborted, "aborted");
+    const int32_t token = sampler.sample(logits_);
+    result.decode_ms = ms_since(start);
+    if (std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end()) {
+      result.finish_reason = FinishReason::kStop;
+      return;
+    }
+    ++result.generated_tokens;
+    on_token(token);
+    if (result.generated_tokens == request.max_tokens) break;
+    if (decoder_.position() == decoder_.context_length()) {
+      result.finish_reason = FinishReason::kContext;
+      return;
+    }
+    sampler.observe({&token, 1});
+    forward({&token, 1}, control);
+  }
+  result.decode_ms = ms_since(start);
+}
+
+}  // namespace
+
+std::shared_ptr<LoadedModel> LoadedModel::load(const LoadRequest& request, JobControl& control) {
+  return std::make_shared<LoadedModelImpl>(request, control);
+}
+
+}  // namespace subbit
