@@ -1,0 +1,241 @@
+// The loops around the micro-kernel (Goto and van de Geijn 2008): C is cut into blocks whose packed
+// operands stay in cache, blocks into tiles that stay in registers. Packing and tiles are both
+// shared out over the pool; no element's order of operations depends on any size chosen here except
+// kGemmDepth, which is part of the contract.
+#include "linalg/gemm.h"
+
+#include <algorithm>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/processor.h"
+#include "linalg/gemm_kernel.h"
+
+namespace subbit {
+namespace {
+
+// Packed right operand: 256 x 2048 floats, 2 MB, shared by all threads in the last-level cache.
+constexpr int64_t kBlockColumns = 2048;
+// Packed left operand: about 256 x 1024 floats, 1 MB.
+constexpr int64_t kBlockRows = 1024;
+// One task sweeps this many columns with one left panel: 256 KB of the right operand, which stay in
+// a core's second-level cache while the left panels go by.
+constexpr int64_t kSweepColumns = 256;
+// A piece of work below about 5 us is not worth handing to another thread.
+constexpr int64_t kTileWork = 1 << 18;  // multiply-adds
+constexpr int64_t kPackWork = 1 << 14;  // elements
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// [0, total) in `parts` runs whose lengths differ by at most one.
+struct EvenSplit {
+  int64_t total = 0;
+  int64_t parts = 1;
+  int64_t begin(int64_t part) const { return part * total / parts; }
+  int64_t size(int64_t part) const { return begin(part + 1) - begin(part); }
+};
+
+/// Floats of scratch that live as long as their thread: packing afresh would page-fault each time.
+/// At most kBlockColumns + 16/14 kBlockRows columns of kGemmDepth: 3.2 MB.
+float* scratch_floats(int64_t count) {
+  thread_local Buffer<float> scratch;
+  if (scratch.size() < count) scratch = Buffer<float>(count);
+  return scratch.data();
+}
+
+/// One block of C and the packed operands that make it.
+struct Block {
+  const GemmKernel& kernel;
+  const GemmOperand& a;
+  const GemmOperand& b;
+  Matrix c;  // the block [rows, columns]
+  int64_t first_row = 0;
+  int64_t first_column = 0;
+  int64_t first_depth = 0;
+  int64_t depth = 0;
+  Accumulate accumulate = Accumulate::kOverwrite;
+  float* packed_a = nullptr;
+  float* packed_b = nullptr;
+
+  // Equal heights, not full tiles and a rest: 16 rows on a 14-row kernel are 8 + 8.
+  EvenSplit row_panels() const { return {c.rows, ceil_div(c.rows, kernel.rows)}; }
+  int64_t column_panels() const { return ceil_div(c.cols, kernel.width()); }
+  float* left_panel(int64_t i) const { return packed_a + i * gemm_pitch(kernel.rows) * depth; }
+  float* right_panel(int64_t j) const { return packed_b + j * kernel.width() * depth; }
+  int64_t panel_columns(int64_t j) const {
+    return std::min<int64_t>(kernel.width(), c.cols - j * kernel.width());
+  }
+  int64_t panel_vectors(int64_t j) const { return ceil_div(panel_columns(j), kernel.lanes); }
+
+  void pack_left(int64_t i) const;
+  void pack_right(int64_t j) const;
+  void multiply_tile(int64_t i, int64_t j) const;
+};
+
+void Block::pack_left(int64_t i) const {
+  const EvenSplit rows = row_panels();
+  const auto lines = a.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredRows
+                                                   : GemmBlock::LinesAre::kStoredColumns;
+  gemm_pack({&a, lines, first_row + rows.begin(i), rows.size(i), first_depth, depth},
+            gemm_pitch(rows.size(i)), left_panel(i));
+}
+
+void Block::pack_right(int64_t j) const {
+  const auto lines = b.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredColumns
+                                                   : GemmBlock::LinesAre::kStoredRows;
+  gemm_pack({&b, lines, first_column + j * kernel.width(), panel_columns(j), first_depth, depth},
+            panel_vectors(j) * kernel.lanes, right_panel(j));
+}
+
+void Block::multiply_tile(int64_t i, int64_t j) const {
+  const EvenSplit split = row_panels();
+  const int64_t rows = split.size(i);
+  const int64_t columns = panel_columns(j);
+  const int64_t vectors = panel_vectors(j);
+  const GemmKernel::Run run = kernel.run[rows - 1][vectors - 1];
+  float* target = c.row(split.begin(i)) + j * kernel.width();
+  if (columns == vectors * kernel.lanes) {
+    run({left_panel(i), right_panel(j), target, c.stride, depth, accumulate});
+    return;
+  }
+  // The tile hangs over the edge of C: computed aside, then copied, with the same one addition.
+  constexpr int64_t kWidest = 48;
+  float aside[GemmKernel::kMaxRows * kWidest];
+  CHECK(kernel.width() <= kWidest);
+  run({left_panel(i), right_panel(j), aside, kWidest, depth, Accumulate::kOverwrite});
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t k = 0; k < columns; ++k) {
+      float& element = target[r * c.stride + k];
+      const float sum = aside[r * kWidest + k];
+      element = accumulate == Accumulate::kAdd ? element + sum : sum;
+    }
+  }
+}
+
+enum class RightPanels { kPack, kPacked };
+
+void multiply_block(const Block& block, RightPanels right, ThreadPool& pool) {
+  const int64_t row_panels = block.row_panels().parts;
+  const int64_t column_panels = block.column_panels();
+  const int64_t to_pack = right == RightPanels::kPack ? column_panels : 0;
+
+  const int64_t panel_elements = block.depth * block.kernel.width();
+  pool.parallel_for(to_pack + row_panels, std::max<int64_t>(1, kPackWork / panel_elements),
+                    [&](Range range) {
+                      for (int64_t p = range.begin; p < range.end; ++p)
+                        p < to_pack ? block.pack_right(p) : block.pack_left(p - to_pack);
+                    });
+
+  // Wide sweeps reuse a left panel; with few of those, narrower sweeps keep all threads busy.
+  const int64_t wanted_tasks = int64_t{pool.threads()} * 4;
+  const int64_t sweeps =
+      std::min(column_panels,
+               std::max(ceil_div(block.c.cols, kSweepColumns),
+                        pool.threads() > 1 ? ceil_div(wanted_tasks, row_panels) : int64_t{1}));
+  const EvenSplit sweep{column_panels, sweeps};
+  const int64_t task_work =
+      ceil_div(block.c.rows * block.c.cols * block.depth, sweeps * row_panels);
+  pool.parallel_for(sweeps * row_panels, std::max<int64_t>(1, kTileWork / task_work),
+                    [&](Range range) {
+                      for (int64_t t = range.begin; t < range.end; ++t) {
+                        const int64_t s = t / row_panels;
+                        for (int64_t j = sweep.begin(s); j < sweep.begin(s + 1); ++j)
+                          block.multiply_tile(t % row_panels, j);
+                      }
+                    });
+}
+
+void check_shapes(const GemmOperand& a, const GemmOperand& b, Matrix c) {
+  CHECK(a.op_rows() == c.rows);
+  CHECK(b.op_cols() == c.cols);
+  CHECK(a.op_cols() == b.op_rows());
+  CHECK(a.rows >= 0 && a.cols >= 0 && b.rows >= 0 && b.cols >= 0);
+  CHECK(a.stride >= a.cols && b.stride >= b.cols && c.stride >= c.cols);
+}
+
+void fill_zeros(Matrix c) {
+  for (int64_t i = 0; i < c.rows; ++i) std::fill_n(c.row(i), c.cols, 0.0f);
+}
+
+}  // namespace
+
+void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& b, Matrix c,
+             Accumulate accumulate, ThreadPool& pool) {
+  check_shapes(a, b, c);
+  const int64_t depth = a.op_cols();
+  if (c.rows == 0 || c.cols == 0) return;
+  if (depth == 0) {
+    if (accumulate == Accumulate::kOverwrite) fill_zeros(c);
+    return;
+  }
+  const int64_t deepest = std::min(depth, kGemmDepth);
+  const int64_t block_rows = std::min(c.rows, kBlockRows);
+  const int64_t floats_b =
+      ceil_div(std::min(c.cols, kBlockColumns), kernel.width()) * kernel.width() * deepest;
+  const int64_t floats_a = ceil_div(block_rows, kernel.rows) * gemm_pitch(kernel.rows) * deepest;
+  float* packed_b = scratch_floats(floats_b + floats_a);
+  for (int64_t column = 0; column < c.cols; column += kBlockColumns) {
+    const int64_t columns = std::min(kBlockColumns, c.cols - column);
+    for (int64_t k = 0; k < depth; k += kGemmDepth) {
+      const auto mode = k == 0 ? accumulate : Accumulate::kAdd;
+      for (int64_t row = 0; row < c.rows; row += kBlockRows) {
+        const Matrix target =
+            c.rows_from(row, std::min(kBlockRows, c.rows - row)).cols_from(column, columns);
+        const Block block{kernel,  a,
+                          b,       target,
+                          row,     column,
+                          k,       std::min(kGemmDepth, depth - k),
+                          mode,    packed_b + floats_b,
+                          packed_b};
+        multiply_block(block, row == 0 ? RightPanels::kPack : RightPanels::kPacked, pool);
+      }
+    }
+  }
+}
+
+std::span<const GemmKernel* const> gemm_kernels() {
+  struct Kernels {
+    const GemmKernel* list[3];
+    size_t count = 0;
+  };
+  static const Kernels kernels = [] {
+    Kernels found;
+#if defined(__x86_64__)
+    if (has_avx512()) found.list[found.count++] = &gemm_kernel_avx512();
+    if (has_avx2()) found.list[found.count++] = &gemm_kernel_avx2();
+#elif defined(__aarch64__)
+    found.list[found.count++] = &gemm_kernel_neon();
+#endif
+    found.list[found.count++] = &gemm_kernel_portable();
+    return found;
+  }();
+  return {kernels.list, kernels.count};
+}
+
+#if defined(__APPLE__)
+
+void gemm(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate,
+          ThreadPool&) {
+  check_shapes(a, b, c);
+  if (c.rows == 0 || c.cols == 0) return;
+  if (a.op_cols() == 0) {
+    if (accumulate == Accumulate::kOverwrite) fill_zeros(c);
+    return;
+  }
+  gemm_accelerate(a, b, c, accumulate);
+}
+
+const char* gemm_kernel_name() { return "accelerate"; }
+
+#else
+
+void gemm(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate,
+          ThreadPool& pool) {
+  gemm_on(*gemm_kernels().front(), a, b, c, accumulate, pool);
+}
+
+const char* gemm_kernel_name() { return gemm_kernels().front()->name; }
+
+#endif
+
+}  // namespace subbit

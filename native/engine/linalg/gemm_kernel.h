@@ -1,0 +1,86 @@
+// The seam inside the GEMM: what a micro-kernel computes, how its operands are packed, and which
+// ones this machine can run. Only gemm*.cc and their tests include it.
+//
+// Packed panels. The left operand is cut into panels of up to kMaxRows rows, the right one into
+// panels of `vectors * lanes` columns. Element k of row r (column j) of a panel lies at
+// panel[k * pitch + r]; a panel's pitch is its height rounded up to kPitch (its width,
+// zero-padded).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/matrix.h"
+#include "base/thread_pool.h"
+#include "linalg/gemm.h"
+
+namespace subbit {
+
+/// Packing moves quads of four rows at a time.
+inline constexpr int64_t kGemmPitch = 4;
+
+inline int64_t gemm_pitch(int64_t rows) {
+  return (rows + kGemmPitch - 1) / kGemmPitch * kGemmPitch;
+}
+
+/// One tile: c [rows, vectors * lanes] = or += the product of a panel pair over `depth` columns.
+struct GemmTile {
+  const float* a = nullptr;  // [depth, gemm_pitch(rows)]
+  const float* b = nullptr;  // [depth, vectors * lanes]
+  float* c = nullptr;
+  int64_t c_stride = 0;
+  int64_t depth = 0;
+  Accumulate accumulate = Accumulate::kOverwrite;
+};
+
+struct GemmKernel {
+  static constexpr int kMaxRows = 14;
+  static constexpr int kMaxVectors = 3;
+  using Run = void (*)(const GemmTile& tile);
+
+  const char* name = "";
+  int rows = 0;     // tallest tile
+  int vectors = 0;  // widest tile, in vectors
+  int lanes = 0;    // floats in a vector
+  /// run[rows - 1][vectors - 1], for every height and width up to the largest.
+  Run run[kMaxRows][kMaxVectors] = {};
+
+  int width() const { return vectors * lanes; }
+};
+
+/// Kernels this machine can run, fastest first; the last is portable.
+std::span<const GemmKernel* const> gemm_kernels();
+
+const GemmKernel& gemm_kernel_portable();
+#if defined(__x86_64__)
+const GemmKernel& gemm_kernel_avx2();
+const GemmKernel& gemm_kernel_avx512();
+#elif defined(__aarch64__)
+const GemmKernel& gemm_kernel_neon();
+#endif
+
+/// gemm() on a given kernel: the same bits whichever it is.
+void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& b, Matrix c,
+             Accumulate accumulate, ThreadPool& pool);
+
+#if defined(__APPLE__)
+/// gemm() through Accelerate. Its sums have an order of Apple's choosing.
+void gemm_accelerate(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate);
+#endif
+
+/// A block of an operand as packing sees it: `lines` run across a panel (rows of op(A), columns of
+/// op(B)), `depth` runs along k.
+struct GemmBlock {
+  const GemmOperand* operand = nullptr;
+  enum class LinesAre { kStoredRows, kStoredColumns } lines_are = LinesAre::kStoredRows;
+  int64_t first_line = 0;
+  int64_t lines = 0;
+  int64_t first_depth = 0;
+  int64_t depth = 0;
+};
+
+/// Packs one panel of block.lines <= pitch lines as [depth, pitch], zero beyond the lines.
+/// `pitch` is a multiple of kGemmPitch.
+void gemm_pack(const GemmBlock& block, int64_t pitch, float* panel);
+
+}  // namespace subbit
