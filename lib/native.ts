@@ -160,3 +160,51 @@ export interface NativeAddon {
     name: string,
   ): Promise<{ rows: number; cols: number; values: Float32Array }>;
 }
+
+/** The package's root: one level above both `lib/` and `dist/`. */
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+
+let loaded: NativeAddon | undefined;
+
+/**
+ * The addon, loaded on first use.
+ * @throws ModelError NO_NATIVE_BINARY, which lists what was looked for and says how to build.
+ */
+export function nativeAddon(): NativeAddon {
+  loaded ??= loadAddon([
+    join(root, "prebuilds", `${process.platform}-${process.arch}`, "subbit.node"),
+    join(root, "build", "Release", "subbit.node"),
+  ]);
+  return loaded;
+}
+
+/** Puts another addon in place of the real one, or takes it back. @internal For tests. */
+export function injectAddon(addon: NativeAddon | undefined): void {
+  loaded = addon;
+}
+
+/** Loads the first of `candidates` that exists and loads. @internal */
+export function loadAddon(candidates: readonly string[]): NativeAddon {
+  const require = createRequire(import.meta.url);
+  const tried: string[] = [];
+  let cause: unknown;
+  for (const file of candidates) {
+    if (!existsSync(file)) {
+      tried.push(`${file}: not there`);
+      continue;
+    }
+    try {
+      return require(file) as NativeAddon;
+    } catch (error) {
+      cause = error;
+      tried.push(`${file}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  const build = `run "npm run build" in ${root} (it needs a C++20 compiler)`;
+  throw new ModelError(
+    "NO_NATIVE_BINARY",
+    `There is no native binary of subbit for ${process.platform}-${process.arch}.\n` +
+      `Looked for:\n  ${tried.join("\n  ")}\nTo build it, ${build}.`,
+    { details: { expected: candidates.join(", "), actual: tried.join("; "), build }, cause },
+  );
+}

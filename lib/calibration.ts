@@ -1,0 +1,173 @@
+/**
+ * The tokens on which a compression measures activations: windows of a given text, or, where there
+ * is none, of text that the model itself writes from its start token at temperature 1. Such text is
+ * distributed as the model believes text to be, which is near what it was trained on; text of the
+ * later use is better still.
+ */
+import { readFile } from "node:fs/promises";
+
+import { invalidOption } from "./check.js";
+import { fromFileSystem, fromNative, ModelError } from "./errors.js";
+import { type ProgressListener, runJob } from "./job.js";
+import { type NativeModel, nativeAddon } from "./native.js";
+import {
+  type Calibration,
+  calibrationContext,
+  calibrationTokens,
+  type Effort,
+  generatedCalibrationTokens,
+} from "./options.js";
+import { type ResolvedSource, requireBos } from "./source.js";
+import type { Tokenizer } from "./text.js";
+import { spreadWindows } from "./windows.js";
+
+export interface CalibrationRequest {
+  source: ResolvedSource;
+  tokenizer: Tokenizer;
+  calibration: Calibration | undefined;
+  effort: Effort;
+  seed: number;
+  threads: number;
+  signal: AbortSignal;
+  onProgress: ProgressListener;
+}
+
+/** Windows of token ids, each behind the start token. */
+export async function calibrationWindows(request: CalibrationRequest): Promise<Int32Array[]> {
+  const { source, calibration, effort } = request;
+  const bos = requireBos(source);
+  const context = Math.min(source.trainedContextLength ?? calibrationContext, calibrationContext);
+  if (context < 2) throw invalidOption("the model", "trained with a context of 2 or more", context);
+  if (!calibration) return await writtenWindows(request, { bos, context });
+  const windows = await givenWindows(request, calibration, {
+    bos,
+    context,
+    tokens: ("tokens" in calibration && calibration.tokens) || calibrationTokens[effort],
+  });
+  if (windows.length === 0) throw invalidOption("calibration", "text of some tokens", "none");
+  return windows;
+}
+
+async function givenWindows(
+  { tokenizer, signal, onProgress }: CalibrationRequest,
+  calibration: Calibration,
+  options: { bos: number; context: number; tokens: number },
+): Promise<Int32Array[]> {
+  const texts = Array.isArray(calibration) ? calibration : [await readText(calibration.file)];
+  const windows: Int32Array[] = [];
+  let left = options.tokens;
+  for (const [done, text] of texts.entries()) {
+    onProgress({
+      phase: "tokenize",
+      loaded: done,
+      total: texts.length,
+      fraction: done / texts.length,
+    });
+    const ids = await tokenizer.encode(text, { cache: true, signal });
+    // Each text gets an equal share of what is left, so that the first does not take it all.
+    const share = Math.ceil(left / (texts.length - done));
+    for (const window of spreadWindows(ids, { ...options, tokens: share })) {
+      windows.push(window);
+      left -= window.length - 1;
+    }
+    if (left <= 0) break;
+  }
+  return windows;
+}
+
+/** The text of a UTF-8 file. */
+export async function readText(file: string): Promise<string> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(file);
+  } catch (error) {
+    throw fromFileSystem(error, file, "read the text");
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new ModelError("CORRUPT_FILE", `${file} is not UTF-8 text`, {
+      details: { file, expected: "UTF-8" },
+      cause,
+    });
+  }
+}
+
+async function writtenWindows(
+  { source, effort, seed, threads, signal, onProgress }: CalibrationRequest,
+  { bos, context }: { bos: number; context: number },
+): Promise<Int32Array[]> {
+  const native = await runJob(
+    (report) =>
+      nativeAddon().loadModel(
+        {
+          path: source.path,
+          threads,
+          contextLength: context,
+          kvCache: "f16",
+          unpackToFloat: false,
+        },
+        report,
+      ),
+    { signal },
+  );
+  try {
+    const total = generatedCalibrationTokens[effort];
+    const windows: Int32Array[] = [];
+    let written = 0;
+    for (let story = 0; written < total; story++) {
+      onProgress({ phase: "sample", loaded: written, total, fraction: written / total });
+      const seeds = { story, seed };
+      const window = await writeWindow(native, { bos, context, signal, ...seeds });
+      windows.push(window);
+      written += window.length;
+    }
+    onProgress({ phase: "sample", loaded: total, total, fraction: 1 });
+    return windows;
+  } finally {
+    await native.dispose().catch((error: unknown) => {
+      throw fromNative(error);
+    });
+  }
+}
+
+interface Writing {
+  bos: number;
+  context: number;
+  signal: AbortSignal;
+  story: number;
+  seed: number;
+}
+
+/** One text from the start token on, until the model ends it or the window is full. */
+async function writeWindow(
+  native: NativeModel,
+  { bos, context, signal, story, seed }: Writing,
+): Promise<Int32Array> {
+  const tokens = [bos];
+  await runJob(
+    () =>
+      native.generate(
+        {
+          prompt: Int32Array.of(bos),
+          maxTokens: context - 1,
+          stopTokens: Int32Array.from(native.facts.eosTokenIds),
+          temperature: 1,
+          topK: 0,
+          topP: 1,
+          minP: 0,
+          repetitionPenalty: 1,
+          presencePenalty: 0,
+          frequencyPenalty: 0,
+          logitBias: [],
+          // Distinct for every text of one seed, and far from the texts of neighbouring seeds.
+          seed: (BigInt(seed) << 20n) + BigInt(story),
+        },
+        (token) => {
+          if (tokens.length < context) tokens.push(token);
+        },
+      ),
+    { signal },
+  );
+  return Int32Array.from(tokens);
+}

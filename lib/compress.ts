@@ -1,0 +1,242 @@
+/**
+ * compress(): one job object, iterated for progress and awaited for the report. It gathers the
+ * calibration tokens, hands the work to the engine, adds the tokenizer's files to what the engine
+ * wrote, and puts the directory in its place. Finished blocks stay in a state directory, so that the
+ * same call resumes after an abort or a kill.
+ */
+import { rm } from "node:fs/promises";
+
+import { calibrationWindows } from "./calibration.js";
+import { invalidOption } from "./check.js";
+import { ModelError } from "./errors.js";
+import { type ProgressEvent, runJob } from "./job.js";
+import { type NativeCompressResult, nativeAddon } from "./native.js";
+import { type CompressOptions, resolveCompress } from "./options.js";
+import { type ModelSource, pathOf, type ResolvedSource, resolveSource } from "./source.js";
+import { addFiles, addText, discard, publish, stage } from "./staging.js";
+import { Tokenizer } from "./text.js";
+
+export type CompressEvent = ProgressEvent;
+
+/** One linear layer of the result. */
+export interface LayerReport {
+  name: string;
+  /** Such as `"factored r=160"`. */
+  format: string;
+  rows: number;
+  cols: number;
+  bytes: number;
+  bitsPerWeight: number;
+  /** Squared error of the weights over their squared size. */
+  weightError: number;
+  /** The same, weighted by the second moments of the layer's inputs. */
+  outputError: number;
+}
+
+export interface CompressReport {
+  /** The directory that was written. */
+  out: string;
+  bitsPerWeight: { body: number; file: number };
+  bytes: number;
+  perLayer: LayerReport[];
+  /** Tokens that activations were measured on, and whether the model wrote them itself. */
+  calibration: { tokens: number; windows: number; source: "given" | "written" };
+  /** Blocks that an earlier, interrupted run had finished. */
+  resumedBlocks: number;
+  wallMs: number;
+}
+
+/**
+ * Compresses a model into the directory `options.out`. The work starts when the job is iterated or
+ * awaited; leaving the loop, `cancel()` or the signal stop it, and the same call resumes it.
+ * @throws ModelError INVALID_OPTION
+ */
+export function compress(source: string | ModelSource, options: CompressOptions): CompressJob {
+  pathOf(source);
+  return new CompressJob(source, resolveCompress(options));
+}
+
+type Resolved = ReturnType<typeof resolveCompress>;
+
+/** What `compress()` returns. Iterate it, once, for progress; await it, any time, for the report. */
+export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<CompressReport> {
+  readonly #source: string | ModelSource;
+  readonly #options: Resolved;
+  readonly #control = new AbortController();
+  readonly #events = new Latest<CompressEvent>();
+  #report: Promise<CompressReport> | undefined;
+  #isIterated = false;
+
+  /** @internal */
+  constructor(source: string | ModelSource, options: Resolved) {
+    this.#source = source;
+    this.#options = options;
+  }
+
+  /** Progress; a consumer who is slow misses events but never the last one of a phase. */
+  [Symbol.asyncIterator](): AsyncIterator<CompressEvent, void> {
+    if (this.#isIterated) throw invalidOption("A compression", "iterated once", "iterated again");
+    this.#isIterated = true;
+    const events = this.#iterate();
+    return {
+      next: () => events.next(),
+      return: async () => {
+        this.cancel();
+        await events.return();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  async *#iterate(): AsyncGenerator<CompressEvent, void> {
+    const report = this.#start();
+    try {
+      for (;;) {
+        const event = await this.#events.take();
+        if (!event) break;
+        yield event;
+      }
+      await report;
+    } finally {
+      this.#control.abort(cancelled());
+      await report.catch(() => {});
+    }
+  }
+
+  /** Starts the work, if nothing has, and waits for its report. */
+  // biome-ignore lint/suspicious/noThenProperty: awaiting it is part of the interface
+  then<A = CompressReport, B = never>(
+    onFulfilled?: ((report: CompressReport) => A | PromiseLike<A>) | null,
+    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return this.#start().then(onFulfilled, onRejected);
+  }
+
+  /** Stops the work at once; whoever waits for it gets ABORTED. What is finished is kept. */
+  cancel(): void {
+    this.#control.abort(cancelled());
+  }
+
+  #start(): Promise<CompressReport> {
+    if (!this.#report) {
+      this.#report = this.#underSignal();
+      // Who only iterates learns of a failure there; it is not unhandled as well.
+      this.#report.catch(() => {}).then(() => this.#events.end());
+    }
+    return this.#report;
+  }
+
+  async #underSignal(): Promise<CompressReport> {
+    const { signal } = this.#options;
+    const abort = () => this.#control.abort(signal?.reason);
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      return await this.#work(this.#control.signal);
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  async #work(signal: AbortSignal): Promise<CompressReport> {
+    signal.throwIfAborted();
+    const options = this.#options;
+    const started = performance.now();
+    const source = await resolveSource(this.#source);
+    const staging = await stage(options.out, { ...options, source: source.path });
+    const tokenizer = new Tokenizer(source.tokenizerFiles, options);
+    const onProgress = (event: ProgressEvent) => this.#events.push(event);
+    try {
+      const shared = { source, tokenizer, signal, onProgress };
+      const calibration = await calibrationWindows({ ...options, ...shared });
+      const state = options.state ?? `${staging.out}.state`;
+      const { effort, threads, bitsPerWeight } = options;
+      const result = await runJob(
+        (report) =>
+          nativeAddon().compress(
+            {
+              source: source.path,
+              out: staging.partial,
+              bitsPerWeight,
+              calibration,
+              effort,
+              seed: BigInt(options.seed),
+              threads,
+              state,
+            },
+            report,
+          ),
+        { signal, onProgress },
+      );
+      await addTokenizer(staging, source, tokenizer);
+      await publish(staging);
+      // A directory that the caller named may hold more than ours; the default one is ours alone.
+      if (options.state === undefined) await rm(state, { recursive: true, force: true });
+      return reportOf(result, {
+        out: staging.out,
+        calibration: {
+          tokens: calibration.reduce((sum, window) => sum + window.length, 0),
+          windows: calibration.length,
+          source: options.calibration ? "given" : "written",
+        },
+        wallMs: performance.now() - started,
+      });
+    } catch (error) {
+      await discard(staging);
+      throw error;
+    } finally {
+      await tokenizer.close();
+    }
+  }
+}
+
+async function addTokenizer(
+  staging: Awaited<ReturnType<typeof stage>>,
+  { tokenizerFiles, companions }: ResolvedSource,
+  tokenizer: Tokenizer,
+): Promise<void> {
+  await addFiles(staging, companions);
+  if (tokenizerFiles.kind === "llama2c") {
+    await addText(staging, "tokenizer.json", await tokenizer.json());
+  }
+}
+
+function reportOf(
+  { bitsPerWeightBody, bitsPerWeightFile, bytes, linears, resumedBlocks }: NativeCompressResult,
+  rest: Pick<CompressReport, "out" | "calibration" | "wallMs">,
+): CompressReport {
+  const bitsPerWeight = { body: bitsPerWeightBody, file: bitsPerWeightFile };
+  return { bitsPerWeight, bytes, perLayer: linears, resumedBlocks, ...rest };
+}
+
+function cancelled(): ModelError {
+  return new ModelError("ABORTED", "The compression was cancelled");
+}
+
+/** Events on their way to one consumer; of a phase that he has not kept up with, only the last. */
+class Latest<T extends { phase: string }> {
+  #waiting: T[] = [];
+  #isEnded = false;
+  #wake: (() => void) | undefined;
+
+  push(event: T): void {
+    if (this.#waiting.at(-1)?.phase === event.phase) this.#waiting.pop();
+    this.#waiting.push(event);
+    this.#wake?.();
+  }
+
+  end(): void {
+    this.#isEnded = true;
+    this.#wake?.();
+  }
+
+  async take(): Promise<T | undefined> {
+    while (this.#waiting.length === 0 && !this.#isEnded) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    this.#wake = undefined;
+    return this.#waiting.shift();
+  }
+}

@@ -1,0 +1,33 @@
+/** The public API. Exports only. */
+export {
+  type CompressEvent,
+  type CompressJob,
+  type CompressReport,
+  compress,
+  type LayerReport,
+} from "./compress.js";
+export { type ErrorCode, type ErrorDetails, ModelError } from "./errors.js";
+export { type Evaluation, evaluate } from "./evaluate.js";
+export type {
+  Chunk,
+  FinishReason,
+  Generation,
+  GenerationResult,
+  Timing,
+  Usage,
+} from "./generation.js";
+export { type InspectedTensor, type Inspection, inspect } from "./inspect.js";
+export type { ProgressEvent, ProgressListener } from "./job.js";
+export { type Device, loadModel, type Model, type ModelInfo, type ScoreResult } from "./model.js";
+export type {
+  CacheOptions,
+  Calibration,
+  CompressOptions,
+  Effort,
+  EvaluateOptions,
+  GenerateOptions,
+  LoadOptions,
+  WorkOptions,
+} from "./options.js";
+export type { ModelSource } from "./source.js";
+export type { EncodeOptions, Tokenizer } from "./text.js";

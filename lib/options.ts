@@ -1,0 +1,317 @@
+/**
+ * Every option of the public API with its default and its range, and the functions that turn what a
+ * user passed into complete, checked values. No other file knows a default.
+ */
+import { randomBytes } from "node:crypto";
+
+import {
+  checkChoice,
+  checkKeys,
+  checkListener,
+  checkNumber,
+  checkSignal,
+  checkText,
+  invalidOption,
+} from "./check.js";
+import type { ProgressListener } from "./job.js";
+
+const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => ({ min, max, integer: true });
+const float32Max = 3.4e38;
+
+/** Options of every call that runs the engine. */
+export interface WorkOptions {
+  /** Threads of the engine. Default: the machine's performance cores. */
+  threads?: number;
+  /** Aborts at once; what is thrown is the signal's own reason. */
+  signal?: AbortSignal;
+  /** Told how far the work has come. */
+  onProgress?: ProgressListener;
+}
+
+/** Where a token cache may be kept. */
+export interface CacheOptions {
+  /**
+   * Where the token ids of long texts are kept between runs. Default: the system's cache directory
+   * for subbit (`~/.cache/subbit` on Linux, `~/Library/Caches/subbit` on macOS).
+   */
+  cacheDir?: string;
+}
+
+export interface LoadOptions extends WorkOptions, CacheOptions {
+  /** Tokens that the KV cache holds. Default: what the model was trained with. */
+  contextLength?: number;
+  /** Number format of the KV cache. Default `"f16"`. */
+  kvCache?: "f16" | "f32";
+}
+
+export interface GenerateOptions {
+  /** At most this many new tokens. Default: until the model stops or its context is full. */
+  maxTokens?: number;
+  /** 0 always takes the likeliest token; higher is more varied. Default 0. */
+  temperature?: number;
+  /** Sample among the k likeliest tokens; 0 is no limit. Default 0. */
+  topK?: number;
+  /** Sample among the likeliest tokens that together have this probability. Default 1: no limit. */
+  topP?: number;
+  /** Drop tokens less likely than this times the likeliest. Default 0: no limit. */
+  minP?: number;
+  /** The same seed gives the same text. Default: a random one. Without temperature it is not used. */
+  seed?: number;
+  /** Divides the logits of tokens seen before (multiplies where negative). Default 1: none. */
+  repetitionPenalty?: number;
+  /** Taken once from the logits of tokens generated before. Default 0. */
+  presencePenalty?: number;
+  /** Taken from the logits of tokens generated before, for each time. Default 0. */
+  frequencyPenalty?: number;
+  /** Added to the logits of single tokens, by token id. */
+  logitBias?: Record<number, number>;
+  /** Text that ends the generation; it is not part of the result. */
+  stop?: string | string[];
+  /** Aborts at once. */
+  signal?: AbortSignal;
+  /** What an abort does: throw the signal's reason (default), or end with what there is so far. */
+  onAbort?: "throw" | "return";
+}
+
+export type Effort = "fast" | "balanced" | "max";
+
+/** Text to measure activations on: texts, or a file and how many of its tokens to use. */
+export type Calibration = string[] | { file: string; tokens?: number };
+
+export interface CompressOptions extends CacheOptions {
+  /** The directory to write. */
+  out: string;
+  /** Bits per weight of the decoder blocks, counted from the bytes of the file. */
+  target: { bitsPerWeight: number };
+  /**
+   * Default: text that the model itself writes from its start token at temperature 1. Text like
+   * that on which the model will be used is better.
+   */
+  calibration?: Calibration;
+  /** How long to work on it. Default `"balanced"`. */
+  effort?: Effort;
+  /** The same seed gives the same bytes. Default 0. */
+  seed?: number;
+  /** Replace `out` if it exists. Default false: that is an error. */
+  overwrite?: boolean;
+  /**
+   * Where finished blocks are kept so that a rerun resumes. Default: `<out>.state`, which is removed
+   * when all is done; a directory named here is left alone.
+   */
+  state?: string;
+  threads?: number;
+  signal?: AbortSignal;
+}
+
+export interface EvaluateOptions extends WorkOptions, CacheOptions {
+  /** The text to predict. Either this or `file`. */
+  text?: string;
+  /** A UTF-8 file with the text to predict. */
+  file?: string;
+  /** How many windows of the text, from its start, at most. Default 64. */
+  windows?: number;
+  /** Tokens of a window, the start token included. Default 256. */
+  context?: number;
+  /** A model to compare with: KL divergence and agreement of the likeliest token. */
+  teacher?: string;
+}
+
+/** Calibration tokens by effort, where the caller gave text and no number. */
+export const calibrationTokens: Readonly<Record<Effort, number>> = {
+  fast: 16_384,
+  balanced: 65_536,
+  max: 262_144,
+};
+
+/**
+ * The same where the model writes its own text: decoding is many times slower than prefill, so the
+ * budget is smaller.
+ */
+export const generatedCalibrationTokens: Readonly<Record<Effort, number>> = {
+  fast: 4_096,
+  balanced: 16_384,
+  max: 65_536,
+};
+
+/** The longest calibration window: longer ones cost attention time and add no new statistics. */
+export const calibrationContext = 2_048;
+
+/** 0 asks the engine for the machine's performance cores. */
+function threadsOf(value: unknown): number {
+  return value === undefined ? 0 : checkNumber("threads", value, whole(1, 1_024));
+}
+
+function cacheDirOf(value: unknown): string | undefined {
+  return value === undefined ? undefined : checkText("cacheDir", value);
+}
+
+function numberOf(options: object, name: string, fallback: number, range: Range): number {
+  const value: unknown = Reflect.get(options, name);
+  return value === undefined ? fallback : checkNumber(name, value, range);
+}
+type Range = Parameters<typeof checkNumber>[2];
+
+/** Checks `loadModel`'s options; `contextLength` 0 and `threads` 0 leave the choice to the engine. */
+export function resolveLoad(options: LoadOptions) {
+  checkKeys("options", options, [
+    "threads",
+    "signal",
+    "onProgress",
+    "contextLength",
+    "kvCache",
+    "cacheDir",
+  ]);
+  return {
+    threads: threadsOf(options.threads),
+    contextLength: numberOf(options, "contextLength", 0, whole(1, 2 ** 31 - 1)),
+    kvCache: checkChoice("kvCache", options.kvCache ?? "f16", ["f16", "f32"]),
+    cacheDir: cacheDirOf(options.cacheDir),
+    signal: checkSignal("signal", options.signal),
+    onProgress: checkListener("onProgress", options.onProgress),
+  };
+}
+
+export type ResolvedGenerate = ReturnType<typeof resolveGenerate>;
+
+/** Checks `generate`'s options against a model of `vocabSize` tokens and `contextLength`. */
+export function resolveGenerate(
+  options: GenerateOptions,
+  { vocabSize, contextLength }: { vocabSize: number; contextLength: number },
+) {
+  checkKeys("options", options, [
+    "maxTokens",
+    "temperature",
+    "topK",
+    "topP",
+    "minP",
+    "seed",
+    "repetitionPenalty",
+    "presencePenalty",
+    "frequencyPenalty",
+    "logitBias",
+    "stop",
+    "signal",
+    "onAbort",
+  ]);
+  const penalty = { min: -100, max: 100 };
+  return {
+    maxTokens: numberOf(options, "maxTokens", contextLength, whole(1)),
+    temperature: numberOf(options, "temperature", 0, { min: 0, max: 100 }),
+    topK: numberOf(options, "topK", 0, whole(0, 2 ** 31 - 1)),
+    topP: numberOf(options, "topP", 1, { min: 0, max: 1, above: true }),
+    minP: numberOf(options, "minP", 0, { min: 0, max: 1 }),
+    repetitionPenalty: numberOf(options, "repetitionPenalty", 1, { min: 0, max: 100, above: true }),
+    presencePenalty: numberOf(options, "presencePenalty", 0, penalty),
+    frequencyPenalty: numberOf(options, "frequencyPenalty", 0, penalty),
+    logitBias: logitBiasOf(options.logitBias, vocabSize),
+    stop: stopOf(options.stop),
+    seed: numberOf(options, "seed", randomBytes(6).readUIntBE(0, 6), whole(0)),
+    signal: checkSignal("signal", options.signal),
+    onAbort: checkChoice("onAbort", options.onAbort ?? "throw", ["throw", "return"]),
+  };
+}
+
+function logitBiasOf(value: unknown, vocabSize: number): [token: number, bias: number][] {
+  if (value === undefined) return [];
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw invalidOption("logitBias", "an object from token ids to numbers", value);
+  }
+  return Object.entries(value).map(([key, bias]) => [
+    checkNumber("a token id of logitBias", key === "" ? key : Number(key), whole(0, vocabSize - 1)),
+    checkNumber(`logitBias[${key}]`, bias, { min: -float32Max, max: float32Max }),
+  ]);
+}
+
+function stopOf(value: unknown): string[] {
+  if (value === undefined) return [];
+  return (Array.isArray(value) ? value : [value]).map((stop) => checkText("stop", stop));
+}
+
+/** Checks `compress`'s options. `state` undefined: beside `out`, and removed at the end. */
+export function resolveCompress(options: CompressOptions) {
+  checkKeys("options", options, [
+    "out",
+    "target",
+    "calibration",
+    "effort",
+    "seed",
+    "overwrite",
+    "state",
+    "threads",
+    "signal",
+    "cacheDir",
+  ]);
+  checkKeys("target", options.target, ["bitsPerWeight"]);
+  const efforts = ["fast", "balanced", "max"] as const;
+  if (options.overwrite !== undefined && typeof options.overwrite !== "boolean") {
+    throw invalidOption("overwrite", "true or false", options.overwrite);
+  }
+  return {
+    out: checkText("out", options.out),
+    // What a given model can reach depends on its shapes; the engine says so by name.
+    bitsPerWeight: checkNumber("target.bitsPerWeight", options.target.bitsPerWeight, {
+      min: 0,
+      max: 8,
+      above: true,
+    }),
+    calibration: calibrationOf(options.calibration),
+    effort: checkChoice("effort", options.effort ?? "balanced", efforts),
+    seed: numberOf(options, "seed", 0, whole(0)),
+    overwrite: options.overwrite ?? false,
+    state: options.state === undefined ? undefined : checkText("state", options.state),
+    threads: threadsOf(options.threads),
+    signal: checkSignal("signal", options.signal),
+    cacheDir: cacheDirOf(options.cacheDir),
+  };
+}
+
+function calibrationOf(value: unknown): Calibration | undefined {
+  if (value === undefined) return undefined;
+  if (Array.isArray(value)) {
+    if (value.length === 0) throw invalidOption("calibration", "at least one text", value);
+    return value.map((text) => checkText("a text of calibration", text));
+  }
+  if (typeof value === "string") {
+    throw invalidOption("calibration", "an array of texts or { file }", value);
+  }
+  checkKeys("calibration", value, ["file", "tokens"]);
+  const { file, tokens } = value as { file?: unknown; tokens?: unknown };
+  return {
+    file: checkText("calibration.file", file),
+    tokens: tokens === undefined ? undefined : checkNumber("calibration.tokens", tokens, whole(1)),
+  };
+}
+
+/** Checks `evaluate`'s options. */
+export function resolveEvaluate(options: EvaluateOptions) {
+  checkKeys("options", options, [
+    "text",
+    "file",
+    "windows",
+    "context",
+    "teacher",
+    "threads",
+    "signal",
+    "onProgress",
+    "cacheDir",
+  ]);
+  const { text, file } = options;
+  if ((text === undefined) === (file === undefined)) {
+    throw invalidOption(
+      "options",
+      "given either text or file",
+      text === undefined ? "neither" : "both",
+    );
+  }
+  return {
+    text: text === undefined ? undefined : checkText("text", text),
+    file: file === undefined ? undefined : checkText("file", file),
+    windows: numberOf(options, "windows", 64, whole(1)),
+    context: numberOf(options, "context", 256, whole(2, 2 ** 31 - 1)),
+    teacher: options.teacher === undefined ? undefined : checkText("teacher", options.teacher),
+    threads: threadsOf(options.threads),
+    signal: checkSignal("signal", options.signal),
+    onProgress: checkListener("onProgress", options.onProgress),
+    cacheDir: cacheDirOf(options.cacheDir),
+  };
+}
