@@ -13,6 +13,7 @@ import { hashOf, isCurrent, stamped } from "./stamp.js";
 
 const require = createRequire(import.meta.url);
 const cmakeFolder = "build/cmake";
+const cmakeBuild = ["build", "--log-level=warn", "--out", cmakeFolder, "--parallel", jobs()];
 export const addonPath = "build/Release/subbit.node";
 
 /** Where a published package carries the addon for this machine, relative to the root. */
@@ -109,14 +110,7 @@ export function buildAddon(options = {}) {
     console.log(`subbit: building the native addon with ${builder.name}`);
     if (builder.name === "cmake-js") {
       dropForeignCache(cmakeFolder);
-      runNode(builder.script, [
-        "build",
-        "--log-level=warn",
-        "--out",
-        cmakeFolder,
-        "--parallel",
-        jobs(),
-      ]);
+      runNode(builder.script, cmakeBuild);
     } else {
       runNode(builder.script, ["configure", ...gypOptions()]);
       runNode(builder.script, ["build", ...gypOptions(), "--jobs", jobs()]);
@@ -133,8 +127,7 @@ export function buildEngineTests() {
   const builder = chooseBuilder();
   if (builder.name === "cmake-js") {
     dropForeignCache(cmakeFolder);
-    const args = ["build", "--out", cmakeFolder, "--parallel", jobs(), "--target", "engine_tests"];
-    runNode(builder.script, args);
+    runNode(builder.script, [...cmakeBuild, "--target", "engine_tests"]);
     return join(root, cmakeFolder, "engine_tests");
   }
   runNode(builder.script, ["configure", ...gypOptions(), "--", "-Dsubbit_tests=1"]);
