@@ -86,7 +86,9 @@ export class Encoder {
 
   /** The table that decodes this tokenizer's ids. */
   pieceTable(): PieceTable {
-    return pieceTable(this.#decoder, this.#tokenizer.get_vocab(), this.#added);
+    // Ids that no token has come as a token `undefined`.
+    const pieces = [...this.#tokenizer.get_vocab()].filter(([piece]) => piece !== undefined);
+    return pieceTable(this.#decoder, pieces, this.#added);
   }
 
   /** The ids of `text`, with no start or end token added. Marks in the text become their tokens. */

@@ -1,0 +1,83 @@
+/** `subbit generate`: continues a prompt, word by word as it comes. */
+import { Command } from "commander";
+
+import type { GenerationResult } from "../generation.js";
+import { loadModel, type Model } from "../model.js";
+import type { GenerateOptions } from "../options.js";
+import { number, whole } from "./arguments.js";
+import { ProgressLine, printJson } from "./terminal.js";
+
+interface Options {
+  maxTokens?: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  seed?: number;
+  stop?: string[];
+  threads?: number;
+  json?: true;
+}
+
+export function generateCommand(signal: AbortSignal): Command {
+  return new Command("generate")
+    .description("Continue a prompt. Without --temperature the likeliest token is always taken.")
+    .argument("<dir>", "a model directory, or a llama2.c checkpoint")
+    .argument("<prompt>", "the text to continue")
+    .option("--max-tokens <n>", "at most this many tokens (default: until the model ends)", whole)
+    .option("--temperature <t>", "0 for the likeliest token; higher is more varied", number)
+    .option("--top-k <k>", "sample among the k likeliest tokens", whole)
+    .option("--top-p <p>", "sample among the likeliest tokens of this probability", number)
+    .option("--min-p <p>", "drop tokens less likely than this times the likeliest", number)
+    .option("--seed <n>", "the same seed gives the same text", whole)
+    .option("--stop <text...>", "end before this text")
+    .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
+    .option("--json", "print one JSON object at the end")
+    .action(async (dir: string, prompt: string, { threads, json, ...options }: Options) => {
+      const progress = new ProgressLine();
+      const model = await loadModel(dir, { threads, signal, onProgress: progress.show }).finally(
+        () => progress.clear(),
+      );
+      try {
+        const request = { ...options, signal };
+        if (json) printJson(asJson(prompt, await model.generate(prompt, request)));
+        else await stream(model, prompt, request);
+      } finally {
+        await model.dispose();
+      }
+    });
+}
+
+async function stream(model: Model, prompt: string, options: GenerateOptions): Promise<void> {
+  for await (const chunk of model.generate(prompt, options)) {
+    if (chunk.type === "text") process.stdout.write(chunk.text);
+    else {
+      process.stdout.write("\n");
+      const { usage, timing } = chunk;
+      if (process.stderr.isTTY) {
+        process.stderr.write(
+          `(${usage.generatedTokens} tokens, ${timing.decodeTps.toFixed(0)} a second)\n`,
+        );
+      }
+    }
+  }
+}
+
+function asJson(prompt: string, { text, finishReason, usage, timing }: GenerationResult) {
+  return {
+    prompt,
+    text,
+    finish_reason: finishReason,
+    usage: {
+      prompt_tokens: usage.promptTokens,
+      cached_tokens: usage.cachedTokens,
+      generated_tokens: usage.generatedTokens,
+    },
+    timing: {
+      ttft_ms: timing.ttftMs,
+      prefill_tps: timing.prefillTps,
+      decode_tps: timing.decodeTps,
+      total_ms: timing.totalMs,
+    },
+  };
+}
