@@ -1,8 +1,8 @@
 /**
  * compress(): one job object, iterated for progress and awaited for the report. It gathers the
  * calibration tokens, hands the work to the engine, adds the tokenizer's files to what the engine
- * wrote, and puts the directory in its place. Finished blocks stay in a state directory, so that the
- * same call resumes after an abort or a kill.
+ * wrote, and puts the directory in its place. Finished blocks stay in a state directory, so that
+ * the same call resumes after an abort or a kill.
  */
 import { rm } from "node:fs/promises";
 
@@ -58,7 +58,7 @@ export function compress(source: string | ModelSource, options: CompressOptions)
 
 type Resolved = ReturnType<typeof resolveCompress>;
 
-/** What `compress()` returns. Iterate it, once, for progress; await it, any time, for the report. */
+/** What `compress()` returns. Iterate it, once, for progress; await it, any time, for its report. */
 export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<CompressReport> {
   readonly #source: string | ModelSource;
   readonly #options: Resolved;

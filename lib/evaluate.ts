@@ -1,7 +1,7 @@
 /**
- * How well a model predicts a text, and how near it is to another model on it. The text is tokenized
- * whole and cut into windows of `context - 1` tokens, each behind the start token; every token but
- * the start token is predicted.
+ * How well a model predicts a text, and how near it is to another model on it. The text is
+ * tokenized whole and cut into windows of `context - 1` tokens, each behind the start token; every
+ * token but the start token is predicted.
  */
 import { readText } from "./calibration.js";
 import { invalidOption } from "./check.js";

@@ -1,6 +1,6 @@
 /**
- * One generation: a stream of chunks and, lazily, a promise of the whole. The work starts when it is
- * first consumed, is abandoned when the consumer leaves the loop, and has exactly one consumer.
+ * One generation: a stream of chunks and, lazily, a promise of the whole. The work starts when it
+ * is first consumed, is abandoned when the consumer leaves the loop, and has exactly one consumer.
  *
  * Native tokens go through a queue, the streaming decoder and the stop finder, in that order; each
  * holds back what is not yet certain.

@@ -162,7 +162,7 @@ export interface NativeAddon {
 }
 
 /** The package's root: one level above both `lib/` and `dist/`. */
-const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 let loaded: NativeAddon | undefined;
 
@@ -172,8 +172,8 @@ let loaded: NativeAddon | undefined;
  */
 export function nativeAddon(): NativeAddon {
   loaded ??= loadAddon([
-    join(root, "prebuilds", `${process.platform}-${process.arch}`, "subbit.node"),
-    join(root, "build", "Release", "subbit.node"),
+    join(packageRoot, "prebuilds", `${process.platform}-${process.arch}`, "subbit.node"),
+    join(packageRoot, "build", "Release", "subbit.node"),
   ]);
   return loaded;
 }
@@ -200,7 +200,7 @@ export function loadAddon(candidates: readonly string[]): NativeAddon {
       tried.push(`${file}: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
-  const build = `run "npm run build" in ${root} (it needs a C++20 compiler)`;
+  const build = `run "npm run build" in ${packageRoot} (it needs a C++20 compiler)`;
   throw new ModelError(
     "NO_NATIVE_BINARY",
     `There is no native binary of subbit for ${process.platform}-${process.arch}.\n` +

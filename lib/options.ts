@@ -55,7 +55,7 @@ export interface GenerateOptions {
   topP?: number;
   /** Drop tokens less likely than this times the likeliest. Default 0: no limit. */
   minP?: number;
-  /** The same seed gives the same text. Default: a random one. Without temperature it is not used. */
+  /** The same seed gives the same text. Default: a random one. Of no use at temperature 0. */
   seed?: number;
   /** Divides the logits of tokens seen before (multiplies where negative). Default 1: none. */
   repetitionPenalty?: number;
@@ -95,8 +95,8 @@ export interface CompressOptions extends CacheOptions {
   /** Replace `out` if it exists. Default false: that is an error. */
   overwrite?: boolean;
   /**
-   * Where finished blocks are kept so that a rerun resumes. Default: `<out>.state`, which is removed
-   * when all is done; a directory named here is left alone.
+   * Where finished blocks are kept so that a rerun resumes. Default: `<out>.state`, which is
+   * removed when all is done; a directory named here is left alone.
    */
   state?: string;
   threads?: number;
@@ -151,7 +151,7 @@ function numberOf(options: object, name: string, fallback: number, range: Range)
 }
 type Range = Parameters<typeof checkNumber>[2];
 
-/** Checks `loadModel`'s options; `contextLength` 0 and `threads` 0 leave the choice to the engine. */
+/** Checks `loadModel`'s options; `contextLength` 0 and `threads` 0 let the engine choose. */
 export function resolveLoad(options: LoadOptions) {
   checkKeys("options", options, [
     "threads",

@@ -1,6 +1,6 @@
 /**
- * Puts a finished directory in its place in one step. The writer works in `<out>.partial`; only when
- * all is there does it take the name `out`, so that `out` is never half a model.
+ * Puts a finished directory in its place in one step. The writer works in `<out>.partial`; only
+ * when all is there does it take the name `out`, so that `out` is never half a model.
  */
 import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readdir, realpath, rename, rm, rmdir, writeFile } from "node:fs/promises";

@@ -1,7 +1,7 @@
 /**
  * The tokenizer of a model: text to token ids and back. The work is done on a thread of its own
- * (`text/worker.ts`), which starts with the first call, so that neither building the tokenizer nor a
- * long text holds up the event loop; only the streaming decoder, which copies bytes, runs here.
+ * (`text/worker.ts`), which starts with the first call, so that neither building the tokenizer nor
+ * a long text holds up the event loop; only the streaming decoder, which copies bytes, runs here.
  */
 import { existsSync } from "node:fs";
 import { Worker } from "node:worker_threads";

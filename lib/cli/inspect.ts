@@ -52,7 +52,8 @@ export function asText({
   return [
     table([["tensor", "format", "shape", "bytes", "bits", "part"], ...rows]),
     "",
-    `${architecture}, ${grouped(parameters)} parameters, ${grouped(bytes)} bytes (${byteSize(bytes)})`,
+    `${architecture}, ${grouped(parameters)} parameters, ` +
+      `${grouped(bytes)} bytes (${byteSize(bytes)})`,
     `bits per weight: ${bitsPerWeight.body.toFixed(4)} body, ${bitsPerWeight.file.toFixed(4)} file`,
   ].join("\n");
 }

@@ -4,18 +4,21 @@
  * 0: done; 1: it failed; 2: it was called wrongly; 130: interrupted.
  */
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 
 import { Command, CommanderError } from "commander";
 
 import { ModelError } from "../errors.js";
+import { packageRoot } from "../native.js";
 import { compressCommand } from "./compress.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { Interrupted, interruption } from "./terminal.js";
 
-const packageJson = new URL("../../package.json", import.meta.url);
-const { version } = JSON.parse(readFileSync(packageJson, "utf8")) as { version: string };
+const { version } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
+  version: string;
+};
 
 function program(signal: AbortSignal): Command {
   const subbit = new Command("subbit")

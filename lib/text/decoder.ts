@@ -1,7 +1,7 @@
 /**
  * Token ids to text, a token at a time. A tokenizer's pieces become a flat table once; decoding is
- * then copying bytes. UTF-8 that is not yet complete is held back, so that no half character is ever
- * given out, and the parts together are exactly the text of the whole.
+ * then copying bytes. UTF-8 that is not yet complete is held back, so that no half character is
+ * ever given out, and the parts together are exactly the text of the whole.
  *
  * `decode()` is the same code over all ids at once: there is no second decoder to differ from.
  */
@@ -100,7 +100,8 @@ interface Recipe {
 
 /**
  * The piece table of a tokenizer.json.
- * @throws ModelError UNSUPPORTED_FORMAT for a decoder that is neither sentencepiece's nor byte-level.
+ * @throws ModelError UNSUPPORTED_FORMAT for a decoder that is neither sentencepiece's nor
+ * byte-level.
  */
 export function pieceTable(
   decoder: unknown,

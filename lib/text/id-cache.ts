@@ -1,6 +1,7 @@
 /**
  * Token ids of long texts on disk, so that a calibration or evaluation text is tokenized once per
- * tokenizer. A cache only: whatever is unreadable, damaged or unwritable is as if it were not there.
+ * tokenizer. A cache only: whatever is unreadable, damaged or unwritable is as if it were not
+ * there.
  *
  * File: "SBID" | u32 number of ids | sha256 of the ids | int32 ids, all little endian.
  */
