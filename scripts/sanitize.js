@@ -1,6 +1,7 @@
 /**
  * npm run test:sanitize: the engine's tests, and every fuzz target over its corpus, under
- * AddressSanitizer and UndefinedBehaviorSanitizer. A finding ends the run.
+ * AddressSanitizer and UndefinedBehaviorSanitizer. A finding ends the run. Each corpus is followed by
+ * 20,000 mutations, a fifth of the default: sanitized code is slow, and npm run fuzz goes deeper.
  */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -17,6 +18,6 @@ runMain(() => {
   run(join(folder, "engine_tests"), [], { env });
   for (const name of fuzzers) {
     const corpus = `test/fuzz/corpus/${name.replace(/^fuzz_/, "")}`;
-    if (existsSync(join(root, corpus))) run(join(folder, name), [corpus], { env });
+    if (existsSync(join(root, corpus))) run(join(folder, name), [corpus, "20000"], { env });
   }
 });
