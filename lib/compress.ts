@@ -58,7 +58,7 @@ export function compress(source: string | ModelSource, options: CompressOptions)
 
 type Resolved = ReturnType<typeof resolveCompress>;
 
-/** What `compress()` returns. Iterate it, once, for progress; await it, any time, for its report. */
+/** What `compress()` returns. Iterate it, once, for progress; await it for the report. */
 export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<CompressReport> {
   readonly #source: string | ModelSource;
   readonly #options: Resolved;

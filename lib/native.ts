@@ -4,10 +4,10 @@
  */
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 
 import { ModelError } from "./errors.js";
+import { packageRoot } from "./package.js";
 
 export interface NativeProgress {
   phase: string;
@@ -160,9 +160,6 @@ export interface NativeAddon {
     name: string,
   ): Promise<{ rows: number; cols: number; values: Float32Array }>;
 }
-
-/** The package's root: one level above both `lib/` and `dist/`. */
-export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 let loaded: NativeAddon | undefined;
 

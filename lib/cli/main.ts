@@ -3,27 +3,20 @@
  * The command `subbit`: reads the command line, runs a command, turns failures into exit codes.
  * 0: done; 1: it failed; 2: it was called wrongly; 130: interrupted.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-
 import { Command, CommanderError } from "commander";
 
 import { ModelError } from "../errors.js";
-import { packageRoot } from "../native.js";
+import { packageVersion } from "../package.js";
 import { compressCommand } from "./compress.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { Interrupted, interruption } from "./terminal.js";
 
-const { version } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as {
-  version: string;
-};
-
 function program(signal: AbortSignal): Command {
   const subbit = new Command("subbit")
     .description("Compress language models below one bit per weight, and run them.")
-    .version(version)
+    .version(packageVersion())
     .showHelpAfterError("(run with --help for the options)");
   for (const command of [
     compressCommand(signal),
