@@ -72,7 +72,8 @@ void DenseWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   Buffer<float> product(direct ? 0 : tokens * out.cols);
   const Matrix y = direct ? out : Matrix(product.data(), tokens, out.cols);
   if (tokens == 1) {
-    dense_dot(stored_, in.values.row(0), y.row(0), pool);
+    dense_dot(stored_, {in.values.row(0), static_cast<size_t>(in.values.cols)},
+              {y.row(0), static_cast<size_t>(y.cols)}, pool);
   } else {
     GemmOperand transposed = stored_;
     transposed.transpose = Transpose::kYes;

@@ -86,9 +86,13 @@ PackedView::Term read_term_head(SectionReader& reader, const LinearHead& linear,
     reader.unsupported("an unknown term flag", std::to_string(head.flags));
   }
   const uint64_t end = uint64_t{head.first_column} + head.columns;
-  if (head.columns < 1 || end > linear.cols || head.first_column % (2 * kChunk) != 0) {
+  // A run that ended inside a chunk would let its padding bits meet another term's codes.
+  const bool whole_chunks = end == linear.cols || end % kChunk == 0;
+  if (head.columns < 1 || end > linear.cols || head.first_column % (2 * kChunk) != 0 ||
+      !whole_chunks) {
     reader.corrupt("a term's columns",
-                   "a run that starts at a multiple of 64 below " + std::to_string(linear.cols),
+                   "a run of whole 32-column chunks from a multiple of 64 below " +
+                       std::to_string(linear.cols),
                    std::to_string(head.first_column) + ".." + std::to_string(end));
   }
   if (!std::isnormal(head.gain)) {

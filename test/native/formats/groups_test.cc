@@ -1,0 +1,136 @@
+// int4 and int8: bytes, error bounds, products, refusals.
+#include <cmath>
+#include <vector>
+
+#include "base/rng.h"
+#include "formats/int4/int4.h"
+#include "formats/int8/int8.h"
+#include "formats/signs/quantized_rows.h"
+#include "support/test.h"
+
+namespace subbit {
+namespace {
+
+struct Case {
+  const Format& format;
+  uint64_t (*bytes)(Shape);
+  std::vector<std::byte> (*pack)(ConstMatrix);
+  double levels;  // codes on each side of zero
+};
+
+const Case kCases[] = {{int4_format(), int4_bytes, pack_int4, 7},
+                       {int8_format(), int8_bytes, pack_int8, 127}};
+
+std::vector<float> random_values(int64_t count, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = 0.1f * rng.normal();
+  return values;
+}
+
+TensorView tensor_of(const std::vector<std::byte>& bytes) {
+  return {"t", DType::kU8, {static_cast<int64_t>(bytes.size())}, bytes};
+}
+
+TEST(group_formats_hold_each_weight_to_half_a_step) {
+  for (const Case& c : kCases) {
+    for (const Shape shape : {Shape{3, 64}, Shape{2, 288}, Shape{5, 33}, Shape{1, 1}}) {
+      const auto values = random_values(shape.count(), 1);
+      const ConstMatrix weights(values.data(), shape.rows, shape.cols);
+      const auto bytes = c.pack(weights);
+      EXPECT_EQ(bytes.size(), c.bytes(shape));
+      std::vector<float> back(values.size());
+      c.format.view(tensor_of(bytes), shape)
+          ->unpack_rows(0, Matrix(back.data(), shape.rows, shape.cols));
+      const int64_t group = shape.cols % 64 == 0 ? 64 : 32;
+      for (int64_t i = 0; i < shape.rows; ++i) {
+        for (int64_t first = 0; first < shape.cols; first += group) {
+          double largest = 0;
+          double error = 0;
+          const int64_t count = std::min(group, shape.cols - first);
+          for (int64_t j = first; j < first + count; ++j) {
+            largest = std::max(largest, std::fabs(double(weights.at(i, j))));
+            const double e =
+                double(weights.at(i, j)) - back[static_cast<size_t>(i * shape.cols + j)];
+            error += e * e;
+          }
+          // The scale chosen is at least as good in squared error as largest / levels, whose codes
+          // are off by half a step, and by the scale's rounding to a half times the code.
+          const double step = largest / c.levels;
+          EXPECT(std::sqrt(error / static_cast<double>(count)) <=
+                 step * (0.5 + c.levels * 0x1p-11));
+        }
+      }
+    }
+  }
+}
+
+TEST(group_bytes_are_codes_scales_and_padding) {
+  EXPECT_EQ(int4_bytes({32000, 288}), uint64_t{32000 * 9 * 18});  // groups of 32: 16 + 2 bytes
+  EXPECT_EQ(int4_bytes({32000, 4096}), uint64_t{32000ull * 64 * 34});
+  EXPECT_EQ(int8_bytes({1, 64}), uint64_t{128});
+}
+
+TEST(group_products_follow_the_unpacked_weights_times_the_codes) {
+  for (const Case& c : kCases) {
+    for (const Shape shape : {Shape{7, 64}, Shape{33, 288}, Shape{4, 100}, Shape{1, 4096}}) {
+      const auto values = random_values(shape.count(), 2);
+      const auto bytes = c.pack(ConstMatrix(values.data(), shape.rows, shape.cols));
+      const auto weight = c.format.view(tensor_of(bytes), shape);
+      std::vector<float> dense(values.size());
+      weight->unpack_rows(0, Matrix(dense.data(), shape.rows, shape.cols));
+      const auto x = random_values(3 * shape.cols, 3);
+      ThreadPool pool(2);
+      QuantizedRows codes;
+      quantize_rows(ConstMatrix(x.data(), 3, shape.cols), codes, pool);
+      std::vector<float> y(static_cast<size_t>(3 * shape.rows));
+      weight->multiply({ConstMatrix(x.data(), 3, shape.cols), nullptr, &codes},
+                       Matrix(y.data(), 3, shape.rows), OutputMode::kOverwrite, pool);
+      for (int64_t t = 0; t < 3; ++t) {
+        for (int64_t i = 0; i < shape.rows; ++i) {
+          double exact = 0;
+          double magnitude = 0;
+          for (int64_t j = 0; j < shape.cols; ++j) {
+            const double code = std::ldexp(double(codes.codes[t * codes.chunks * 32 + j]),
+                                           codes.exponents[t * codes.chunks + j / 32]);
+            const double term = code * dense[static_cast<size_t>(i * shape.cols + j)];
+            exact += term;
+            magnitude += std::fabs(term);
+          }
+          // One rounding a group and lane sum, all below the sum of magnitudes.
+          const double groups = static_cast<double>(shape.cols) / 32 + 4;
+          EXPECT_NEAR(y[static_cast<size_t>(t * shape.rows + i)], exact,
+                      groups * 0x1p-24 * magnitude);
+        }
+      }
+    }
+  }
+}
+
+TEST(group_tensors_of_the_wrong_length_scale_or_padding_are_refused) {
+  for (const Case& c : kCases) {
+    const Shape shape = {3, 40};
+    const auto values = random_values(shape.count(), 4);
+    const auto good = c.pack(ConstMatrix(values.data(), shape.rows, shape.cols));
+    auto longer = good;
+    longer.push_back(std::byte{0});
+    EXPECT_ERROR(ErrorCode::kCorruptFile, "length", c.format.view(tensor_of(longer), shape));
+    EXPECT_ERROR(ErrorCode::kCorruptFile, "length", c.format.view(tensor_of(good), {4, 40 * 4}));
+    auto padded = good;
+    padded.back() = std::byte{1};
+    EXPECT_ERROR(ErrorCode::kCorruptFile, "padding", c.format.view(tensor_of(padded), shape));
+    auto infinite = good;
+    const size_t scales = c.levels == 7 ? 3 * 2 * 16 : 3 * 2 * 32;
+    infinite[scales] = std::byte{0};
+    infinite[scales + 1] = std::byte{0x7C};
+    EXPECT_ERROR(ErrorCode::kCorruptFile, "scale", c.format.view(tensor_of(infinite), shape));
+  }
+}
+
+TEST(weights_that_are_not_finite_are_not_packed) {
+  const float bad[] = {1.0f, INFINITY};
+  EXPECT_ERROR(ErrorCode::kNonFinite, "finite", pack_int4(ConstMatrix(bad, 1, 2)));
+}
+
+}  // namespace
+}  // namespace subbit
