@@ -1,7 +1,7 @@
 /**
  * npm run test:sanitize: the engine's tests, and every fuzz target over its corpus, under
- * AddressSanitizer and UndefinedBehaviorSanitizer. A finding ends the run. Each corpus is followed by
- * 20,000 mutations, a fifth of the default: sanitized code is slow, and npm run fuzz goes deeper.
+ * AddressSanitizer and UndefinedBehaviorSanitizer. A finding ends the run. Each corpus is followed
+ * by 20,000 mutations, a fifth of the default: this code is slow, and npm run fuzz goes deeper.
  */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
