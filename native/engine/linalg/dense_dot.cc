@@ -25,20 +25,19 @@ using Type = GemmOperand::Type;
 // A piece below about 5 us is not worth handing to another thread.
 constexpr int64_t kPieceBytes = 1 << 16;
 
-/// The columns after the last whole step, zero-padded to a step: both operands as floats.
+/// Up to Lanes columns from `first` on as floats, zero-padded: the end of a row.
+template <int Lanes>
 struct Tail {
-  float w[kDotLanes] = {};
-  float x[kDotLanes] = {};
-};
+  float w[Lanes] = {};
+  float x[Lanes] = {};
 
-Tail make_tail(const Job& job, int64_t row, int64_t first) {
-  Tail tail;
-  const int64_t count = std::ssize(job.x) - first;
-  const auto* stored = static_cast<const std::byte*>(job.w) + row * job.row_bytes;
-  widen(job.type, stored + first * element_bytes(job.type), count, tail.w);
-  std::copy_n(job.x.data() + first, count, tail.x);
-  return tail;
-}
+  Tail(const Job& job, const std::byte* stored, int64_t first) {
+    const int64_t count = std::min<int64_t>(Lanes, std::ssize(job.x) - first);
+    if (count <= 0) return;
+    widen(job.type, stored + first * element_bytes(job.type), count, w);
+    std::copy_n(job.x.data() + first, count, x);
+  }
+};
 
 int64_t whole_steps(const Job& job) { return std::ssize(job.x) / kDotLanes * kDotLanes; }
 
@@ -53,7 +52,7 @@ void run_portable(const Job& job) {
       for (int64_t l = 0; l < kDotLanes; ++l) sums[l] += w[l] * job.x[static_cast<size_t>(k + l)];
     }
     if (whole < std::ssize(job.x)) {
-      const Tail tail = make_tail(job, i, whole);
+      const Tail<kDotLanes> tail(job, stored, whole);
       for (int64_t l = 0; l < kDotLanes; ++l) sums[l] += tail.w[l] * tail.x[l];
     }
     for (int64_t half = kDotLanes / 2; half > 0; half /= 2)
@@ -101,12 +100,16 @@ SUBBIT_AVX2 void run_avx2_typed(const Job& job) {
         sums[v] = _mm256_add_ps(sums[v], _mm256_mul_ps(w, _mm256_loadu_ps(x + k + 8 * v)));
       }
     }
-    if (whole < std::ssize(job.x)) {
-      const Tail tail = make_tail(job, i, whole);
-      for (int v = 0; v < 4; ++v) {
-        const __m256 w = _mm256_loadu_ps(tail.w + 8 * v);
-        sums[v] = _mm256_add_ps(sums[v], _mm256_mul_ps(w, _mm256_loadu_ps(tail.x + 8 * v)));
+    for (int v = 0; v < 4 && whole < std::ssize(job.x); ++v) {
+      const int64_t k = whole + 8 * v;
+      __m256 product;
+      if (k + 8 <= std::ssize(job.x)) {
+        product = _mm256_mul_ps(load8<kType>(stored + k * kBytes), _mm256_loadu_ps(x + k));
+      } else {
+        const Tail<8> tail(job, stored, k);
+        product = _mm256_mul_ps(_mm256_loadu_ps(tail.w), _mm256_loadu_ps(tail.x));
       }
+      sums[v] = _mm256_add_ps(sums[v], product);
     }
     job.y[i] = fold(sums);
   }
@@ -151,11 +154,16 @@ void run_neon_typed(const Job& job) {
         sums[v] = vaddq_f32(sums[v], vmulq_f32(w, vld1q_f32(x + k + 4 * v)));
       }
     }
-    if (whole < std::ssize(job.x)) {
-      const Tail tail = make_tail(job, i, whole);
-      for (int v = 0; v < 8; ++v)
-        sums[v] =
-            vaddq_f32(sums[v], vmulq_f32(vld1q_f32(tail.w + 4 * v), vld1q_f32(tail.x + 4 * v)));
+    for (int v = 0; v < 8 && whole < std::ssize(job.x); ++v) {
+      const int64_t k = whole + 4 * v;
+      float32x4_t product;
+      if (k + 4 <= std::ssize(job.x)) {
+        product = vmulq_f32(load4<kType>(stored + k * kBytes), vld1q_f32(x + k));
+      } else {
+        const Tail<4> tail(job, stored, k);
+        product = vmulq_f32(vld1q_f32(tail.w), vld1q_f32(tail.x));
+      }
+      sums[v] = vaddq_f32(sums[v], product);
     }
     for (int half = 4; half > 0; half /= 2)
       for (int v = 0; v < half; ++v) sums[v] = vaddq_f32(sums[v], sums[v + half]);

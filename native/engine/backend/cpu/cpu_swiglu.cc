@@ -1,0 +1,35 @@
+// swiglu: silu(gate) * up, silu(g) = g / (1 + e^-g) (Shazeer 2020).
+#include <algorithm>
+
+#include "backend/cpu/cpu_operations.h"
+#include "backend/cpu/exponential.h"
+#include "base/check.h"
+
+namespace subbit {
+namespace {
+
+// Elements per task: one row of a large model is worth sharing out too.
+constexpr int64_t kRun = 1024;
+constexpr int64_t kPieceRuns = 4;
+
+}  // namespace
+
+void cpu_swiglu(Tensor gate, Tensor up, Tensor out, ThreadPool& pool) {
+  CHECK(gate.rows == out.rows && up.rows == out.rows);
+  CHECK(gate.cols == out.cols && up.cols == out.cols);
+  CHECK(gate.row_scale == nullptr && up.row_scale == nullptr && out.row_scale == nullptr);
+  const int64_t runs = (out.cols + kRun - 1) / kRun;
+  pool.parallel_for(out.rows * runs, kPieceRuns, [&](Range range) {
+    for (int64_t task = range.begin; task < range.end; ++task) {
+      const int64_t t = task / runs;
+      const int64_t first = task % runs * kRun;
+      const int64_t count = std::min(kRun, out.cols - first);
+      const float* g = gate.data + t * gate.stride + first;
+      const float* u = up.data + t * up.stride + first;
+      float* y = out.data + t * out.stride + first;
+      for (int64_t i = 0; i < count; ++i) y[i] = g[i] / (1.0f + exponential(-g[i])) * u[i];
+    }
+  });
+}
+
+}  // namespace subbit
