@@ -24,7 +24,7 @@ const args = process.argv.slice(2);
 /** @type {Record<string, () => unknown>} */
 const steps = {
   native: () => buildAddon({ withoutCMake: args.includes("--without-cmake") }),
-  ts: buildTypeScript,
+  ts: () => isClone && buildTypeScript(),
   tests: buildEngineTests,
 };
 
