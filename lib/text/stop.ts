@@ -16,11 +16,11 @@ export class StopFinder {
   push(text: string): string {
     if (this.isFound) return "";
     const all = this.#held + text;
-    const at = this.#earliest(all);
-    if (at >= 0) {
+    const found = this.#first(all);
+    if (found) {
       this.isFound = true;
       this.#held = "";
-      return all.slice(0, at);
+      return all.slice(0, found.start);
     }
     const certain = all.length - this.#openLength(all);
     this.#held = all.slice(certain);
@@ -34,9 +34,17 @@ export class StopFinder {
     return held;
   }
 
-  #earliest(text: string): number {
-    const found = this.#stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
-    return found.length > 0 ? Math.min(...found) : -1;
+  /** The stop string that is complete first: the one choice that does not depend on the parts. */
+  #first(text: string): { start: number; end: number } | undefined {
+    let first: { start: number; end: number } | undefined;
+    for (const stop of this.#stops) {
+      const start = text.indexOf(stop);
+      const end = start + stop.length;
+      if (start < 0) continue;
+      const isFirst = !first || end < first.end || (end === first.end && start < first.start);
+      if (isFirst) first = { start, end };
+    }
+    return first;
   }
 
   /** How much of the end of `text` begins a stop string. */

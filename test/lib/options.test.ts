@@ -1,0 +1,120 @@
+import { describe, expect, test } from "vitest";
+
+import { ModelError } from "../../lib/errors.js";
+import {
+  resolveCompress,
+  resolveEvaluate,
+  resolveGenerate,
+  resolveLoad,
+} from "../../lib/options.js";
+
+const limits = { vocabSize: 100, contextLength: 16 };
+
+/** The details of the INVALID_OPTION that `call` throws. */
+function refusal(call: () => unknown) {
+  try {
+    call();
+  } catch (error) {
+    if (ModelError.isInstance(error) && error.code === "INVALID_OPTION") return error.details;
+    throw error;
+  }
+  return undefined;
+}
+
+describe("generate's options", () => {
+  test("without any, greedy until the context is full", () => {
+    expect(resolveGenerate({}, limits)).toMatchObject({
+      maxTokens: 16,
+      temperature: 0,
+      topK: 0,
+      topP: 1,
+      minP: 0,
+      repetitionPenalty: 1,
+      presencePenalty: 0,
+      frequencyPenalty: 0,
+      logitBias: [],
+      stop: [],
+      onAbort: "throw",
+    });
+  });
+
+  test("a seed is kept, and without one no two are alike", () => {
+    expect(resolveGenerate({ seed: 7 }, limits).seed).toBe(7);
+    const seeds = new Set(Array.from({ length: 8 }, () => resolveGenerate({}, limits).seed));
+    expect(seeds.size).toBe(8);
+  });
+
+  test.each([
+    ["maxTokens", 0],
+    ["maxTokens", 1.5],
+    ["maxTokens", "8"],
+    ["temperature", -0.1],
+    ["temperature", Number.NaN],
+    ["temperature", Number.POSITIVE_INFINITY],
+    ["topK", -1],
+    ["topP", 0],
+    ["topP", 1.01],
+    ["minP", 2],
+    ["seed", -1],
+    ["seed", 2 ** 53],
+    ["repetitionPenalty", 0],
+    ["stop", ""],
+    ["stop", [""]],
+    ["onAbort", "stop"],
+    ["signal", {}],
+  ])("%s: %s is refused by name", (option, value) => {
+    const details = refusal(() => resolveGenerate({ [option]: value }, limits));
+    expect(details?.option).toBe(option);
+    expect(details?.expected).toBeTruthy();
+    expect(details?.actual).toBeTruthy();
+  });
+
+  test("logitBias takes token ids of the vocabulary only", () => {
+    expect(resolveGenerate({ logitBias: { 99: -1 } }, limits).logitBias).toEqual([[99, -1]]);
+    for (const key of ["100", "-1", "1.5", "x", ""]) {
+      expect(
+        refusal(() => resolveGenerate({ logitBias: { [key]: 1 } }, limits)),
+        key,
+      ).toBeTruthy();
+    }
+    expect(refusal(() => resolveGenerate({ logitBias: { 1: Number.NaN } }, limits))).toBeTruthy();
+  });
+
+  test("a misspelled option is not silently ignored", () => {
+    const options = { max_tokens: 3 } as object;
+    expect(refusal(() => resolveGenerate(options, limits))?.actual).toContain("max_tokens");
+  });
+});
+
+describe("the other calls' options", () => {
+  test("load", () => {
+    expect(resolveLoad({})).toMatchObject({ threads: 0, contextLength: 0, kvCache: "f16" });
+    expect(refusal(() => resolveLoad({ threads: 0 }))?.option).toBe("threads");
+    expect(refusal(() => resolveLoad({ kvCache: "f8" as "f16" }))?.option).toBe("kvCache");
+  });
+
+  test("compress", () => {
+    const target = { bitsPerWeight: 0.8 };
+    const plain = { out: "o", target };
+    expect(resolveCompress(plain)).toMatchObject({ effort: "balanced", seed: 0, overwrite: false });
+    for (const bitsPerWeight of [0, -1, 9, Number.NaN]) {
+      const details = refusal(() => resolveCompress({ out: "o", target: { bitsPerWeight } }));
+      expect(details?.option).toBe("target.bitsPerWeight");
+    }
+    expect(refusal(() => resolveCompress({ out: "", target }))?.option).toBe("out");
+    expect(refusal(() => resolveCompress({ ...plain, calibration: [] }))).toBeTruthy();
+    const text = "a text" as unknown as string[];
+    expect(refusal(() => resolveCompress({ ...plain, calibration: text }))).toBeTruthy();
+    const none = { file: "f", tokens: 0 };
+    expect(refusal(() => resolveCompress({ ...plain, calibration: none }))?.option).toBe(
+      "calibration.tokens",
+    );
+  });
+
+  test("evaluate wants a text or a file, and not both", () => {
+    expect(resolveEvaluate({ text: "a" })).toMatchObject({ windows: 64, context: 256 });
+    expect(refusal(() => resolveEvaluate({}))).toBeTruthy();
+    expect(refusal(() => resolveEvaluate({ text: "a", file: "b" }))).toBeTruthy();
+    expect(refusal(() => resolveEvaluate({ text: "a", context: 1 }))?.option).toBe("context");
+  });
+});

@@ -1,0 +1,163 @@
+/**
+ * An addon without an engine, for tests of what lib/ does around it: its models say a given
+ * sequence of tokens, one per turn of the event loop, and it remembers what it was asked.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import type {
+  NativeAddon,
+  NativeCompressRequest,
+  NativeEvaluateRequest,
+  NativeGenerateRequest,
+  NativeGenerateResult,
+  NativeJob,
+  NativeLoadRequest,
+  NativeModel,
+  NativeModelFacts,
+  NativeProgress,
+} from "../../lib/native.js";
+
+/** An error as the binding makes them. */
+export function nativeError(code: string, message = code, details = {}): Error {
+  return Object.assign(new Error(message), { code, details });
+}
+
+/** A job that runs `steps` one per turn of the event loop until done or aborted. */
+export function fakeJob<T>(steps: number, each: (step: number) => void, value: () => T) {
+  const state = { isAborted: false, step: 0 };
+  const promise = (async () => {
+    for (; state.step < steps; state.step++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (state.isAborted) throw nativeError("ABORTED");
+      each(state.step);
+    }
+    return value();
+  })();
+  const abort = () => {
+    state.isAborted = true;
+  };
+  return { promise, abort, state };
+}
+
+const facts: NativeModelFacts = {
+  architecture: "llama",
+  parameters: 1000,
+  contextLength: 16,
+  trainedContextLength: 16,
+  vocabSize: 400,
+  layers: 2,
+  hiddenSize: 8,
+  bitsPerWeightBody: 0.75,
+  bitsPerWeightFile: 1.5,
+  fileBytes: 4096,
+  bosTokenIds: [1],
+  eosTokenIds: [2],
+  threads: 1,
+  loadMs: 3,
+};
+
+export class FakeAddon implements NativeAddon {
+  readonly version = "0.0.0";
+  /** What every generation says. */
+  says: number[] = [];
+  /** Rejects every job with this, if it is set. */
+  failure: Error | undefined;
+  facts = facts;
+  disposals = 0;
+  readonly loads: NativeLoadRequest[] = [];
+  readonly requests: NativeGenerateRequest[] = [];
+  readonly jobs: ReturnType<typeof fakeJob<unknown>>[] = [];
+  readonly compressions: NativeCompressRequest[] = [];
+  readonly evaluations: NativeEvaluateRequest[] = [];
+
+  loadModel(request: NativeLoadRequest, onProgress: (event: NativeProgress) => void) {
+    this.loads.push(request);
+    const event = { phase: "map", total: 3, detail: "model.safetensors" };
+    return this.#job(
+      3,
+      (step) => onProgress({ ...event, loaded: step + 1 }),
+      () => this.#model(),
+    );
+  }
+
+  #model(): NativeModel {
+    return {
+      facts: this.facts,
+      generate: (request, onToken) => this.#generate(request, onToken),
+      score: (tokens) =>
+        this.#job(
+          1,
+          () => {},
+          () => ({ logprobs: new Float32Array(tokens.length - 1).fill(-Math.LN2) }),
+        ),
+      dispose: async () => {
+        this.disposals++;
+        for (const job of this.jobs) job.abort();
+      },
+    };
+  }
+
+  #generate(request: NativeGenerateRequest, onToken: (token: number) => void) {
+    this.requests.push(request);
+    const says = this.says.slice(0, request.maxTokens);
+    return this.#job(
+      says.length,
+      (step) => onToken(says[step] ?? 0),
+      (): NativeGenerateResult => ({
+        finishReason: says.length < this.says.length ? "length" : "stop",
+        promptTokens: request.prompt.length,
+        cachedTokens: 1,
+        generatedTokens: says.length,
+        prefillMs: 2,
+        decodeMs: 4,
+      }),
+    );
+  }
+
+  compress(request: NativeCompressRequest, onProgress: (event: NativeProgress) => void) {
+    this.compressions.push(request);
+    return this.#job(
+      6,
+      (step) => {
+        if (step === 2) writeFileSync(request.state, "a finished block");
+        onProgress({ phase: "fit", loaded: step + 1, total: 6, detail: `block ${step}` });
+      },
+      () => {
+        writeFileSync(join(request.out, "model.safetensors"), "weights");
+        writeFileSync(join(request.out, "config.json"), "{}");
+        const bits = { bitsPerWeightBody: 0.8, bitsPerWeightFile: 1.2 };
+        return { ...bits, bytes: 7, linears: [], wallMs: 1, resumedBlocks: 0 };
+      },
+    );
+  }
+
+  evaluate(request: NativeEvaluateRequest) {
+    this.evaluations.push(request);
+    const tokens = request.windows.reduce((sum, window) => sum + window.length - 1, 0);
+    return this.#job(
+      1,
+      () => {},
+      () => ({ tokens, perplexity: 5 }),
+    );
+  }
+
+  async inspect() {
+    if (this.failure) throw this.failure;
+    const totals = { parameters: 1000, bytes: 4096, bitsPerWeightBody: 0.75 };
+    return { architecture: "llama", ...totals, bitsPerWeightFile: 1.5, tensors: [] };
+  }
+
+  async unpackTensor() {
+    return { rows: 0, cols: 0, values: new Float32Array() };
+  }
+
+  #job<T>(steps: number, each: (step: number) => void, value: () => T): NativeJob<T> {
+    const job = fakeJob(steps, each, () => {
+      if (this.failure) throw this.failure;
+      return value();
+    });
+    this.jobs.push(job);
+    return job;
+  }
+}
