@@ -8,6 +8,17 @@
 #include "base/error.h"
 
 namespace subbit {
+namespace {
+
+/// How many of `left` rows to take next: `most`, but never so that a single row is left over. One
+/// row takes the matrix-vector path, whose float sums differ from the GEMM's in the last bit; a
+/// result must not depend on where a sequence happened to be cut.
+int64_t next_piece(int64_t left, int64_t most) {
+  if (left == most + 1 && most > 2) return most - 1;
+  return std::min(left, most);
+}
+
+}  // namespace
 
 Activations carve_activations(const ActivationWidths& widths, const MemoryOptions& options,
                               Buffer<float>& storage) {
@@ -63,8 +74,9 @@ void Decoder::check(std::span<const int32_t> tokens) const {
 
 void Decoder::head(int64_t first_row, int64_t rows, int64_t first_token,
                    const OnLogits& on_logits) {
-  for (int64_t done = 0; done < rows; done += kLogitRows) {
-    const int64_t count = std::min(kLogitRows, rows - done);
+  int64_t count = 0;
+  for (int64_t done = 0; done < rows; done += count) {
+    count = next_piece(rows - done, kLogitRows);
     model_.head(backend_, first_row + done, count, activations_);
     backend_.finish();
     on_logits(first_token + done, activations_.logits.rows_from(0, count).matrix());
@@ -77,8 +89,9 @@ void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
   const int64_t start = position_;
   const auto total = static_cast<int64_t>(tokens.size());
   try {
-    for (int64_t done = 0; done < total; done += options_.chunk_tokens) {
-      const int64_t count = std::min(options_.chunk_tokens, total - done);
+    int64_t count = 0;
+    for (int64_t done = 0; done < total; done += count) {
+      count = next_piece(total - done, options_.chunk_tokens);
       model_.embed(backend_, tokens.subspan(static_cast<size_t>(done), static_cast<size_t>(count)),
                    activations_);
       for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer) {

@@ -56,7 +56,7 @@ TEST(group_formats_hold_each_weight_to_half_a_step) {
           }
           // The scale chosen is at least as good in squared error as largest / levels, whose codes
           // are off by half a step, and by the scale's rounding to a half times the code.
-          const double step = largest / c.levels;
+          const double step = std::max(largest / c.levels, 0x1p-14);
           EXPECT(std::sqrt(error / static_cast<double>(count)) <=
                  step * (0.5 + c.levels * 0x1p-11));
         }

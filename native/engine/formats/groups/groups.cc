@@ -66,8 +66,10 @@ Half best_scale(const GroupCoding& coding, const float* w, int64_t count, int8_t
   for (const int32_t end : {coding.code_min, coding.code_max}) {
     for (int i = 0; i < tries; ++i) {
       const float shrink = 1.0f - 0.03f * static_cast<float>(i);
-      const Half half = to_half(shrink * extreme / static_cast<float>(end));
-      if (std::fabs(to_float(half)) < kLeastScale) continue;
+      const float wanted = shrink * extreme / static_cast<float>(end);
+      // Below the least scale a group of tiny weights keeps a step of 2^-14, not nothing.
+      const Half half =
+          to_half(std::fabs(wanted) < kLeastScale ? std::copysign(kLeastScale, wanted) : wanted);
       if (!std::isfinite(to_float(half))) {
         throw Error(ErrorCode::kNonFinite, "a weight is too large for a half scale");
       }
