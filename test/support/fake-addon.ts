@@ -61,6 +61,8 @@ export class FakeAddon implements NativeAddon {
   readonly version = "0.0.0";
   /** What every generation says. */
   says: number[] = [];
+  /** Turns of the event loop before it says anything, as in a prefill. */
+  silentTurns = 0;
   /** Rejects every job with this, if it is set. */
   failure: Error | undefined;
   facts = facts;
@@ -102,8 +104,10 @@ export class FakeAddon implements NativeAddon {
     this.requests.push(request);
     const says = this.says.slice(0, request.maxTokens);
     return this.#job(
-      says.length,
-      (step) => onToken(says[step] ?? 0),
+      this.silentTurns + says.length,
+      (step) => {
+        if (step >= this.silentTurns) onToken(says[step - this.silentTurns] ?? 0);
+      },
       (): NativeGenerateResult => ({
         finishReason: says.length < this.says.length ? "length" : "stop",
         promptTokens: request.prompt.length,

@@ -88,11 +88,11 @@ export function tinyTokenizer({ characters, merges, byteFallback = true }: TinyT
 }
 
 /** Writes a model directory without weights and returns its path. */
-export function writeTinyModel(tokenizer: object | undefined = tinyTokenizer(words)): string {
+export function writeTinyModel(tokenizer: object = tinyTokenizer(words)): string {
   const directory = temporaryDirectory();
   const config = { model_type: "llama", bos_token_id: 1, max_position_embeddings: 16 };
   writeFileSync(join(directory, "config.json"), JSON.stringify(config));
-  if (tokenizer) writeFileSync(join(directory, "tokenizer.json"), JSON.stringify(tokenizer));
+  writeFileSync(join(directory, "tokenizer.json"), JSON.stringify(tokenizer));
   return directory;
 }
 
