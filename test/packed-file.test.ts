@@ -1,0 +1,89 @@
+/**
+ * A compressed file, read back by a reader that shares no code with the engine: the same weights to
+ * the bit, the same bits counted, the layout the GPU and mmap rely on.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+import { nativeAddon } from "../lib/native.js";
+import { type Matrix, readInt4, readPacked, readSafetensors } from "./support/packed-reader.js";
+
+const source = join(import.meta.dirname, "fixtures/models/tiny-llama3");
+const config = JSON.parse(readFileSync(join(source, "config.json"), "utf8"));
+const folder = mkdtempSync(join(tmpdir(), "subbit-packed-"));
+
+async function compressTiny(out: string): Promise<void> {
+  const window = Int32Array.from({ length: 48 }, (_, i) => (i === 0 ? 1 : 3 + ((i * 29) % 60)));
+  const request = {
+    source,
+    out,
+    // The narrow matrices of this model cannot go lower: rank 32 of 32 columns.
+    bitsPerWeight: 6,
+    calibration: [window, window.map((id) => (id === 1 ? 1 : 69 - id))],
+    effort: "fast" as const,
+    seed: 7n,
+    threads: 1,
+    state: `${out}.state`,
+  };
+  await nativeAddon().compress(request, () => {}).promise;
+}
+
+describe("a compressed file and an independent reader", () => {
+  const out = join(folder, "model");
+  const read = () => readSafetensors(join(out, "model.safetensors"));
+  beforeAll(() => compressTiny(out));
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it("gives the engine's weights to the bit, for every packed and int4 tensor", async () => {
+    const kinds = new Set<string>();
+    for (const tensor of read().tensors) {
+      const kind = tensor.name.split(".").at(-1) ?? "";
+      let ours: Matrix;
+      if (kind === "packed") ours = readPacked(tensor.bytes);
+      else if (kind === "int4") {
+        ours = readInt4(tensor.bytes, config.vocab_size, config.hidden_size);
+      } else continue;
+      kinds.add(kind);
+      const engine = await nativeAddon().unpackTensor(out, tensor.name);
+      expect([engine.rows, engine.cols]).toEqual([ours.rows, ours.cols]);
+      const difference = engine.values.findIndex((value, i) => !Object.is(value, ours.values[i]));
+      expect([tensor.name, difference]).toEqual([tensor.name, -1]);
+    }
+    expect([...kinds].sort()).toEqual(["int4", "packed"]);
+  });
+
+  it("counts the bits that inspect() reports", async () => {
+    const { tensors, fileBytes } = read();
+    const inspection = await nativeAddon().inspect(out);
+    const body = tensors.filter((tensor) => tensor.name.startsWith("model.layers."));
+    const bodyBytes = body.reduce((sum, tensor) => sum + tensor.bytes.length, 0);
+    const c = config;
+    const q = c.num_attention_heads * c.head_dim;
+    const kv = c.num_key_value_heads * c.head_dim;
+    const layer = c.hidden_size * (2 * q + 2 * kv + 3 * c.intermediate_size);
+    const weights = c.num_hidden_layers * layer;
+    expect(inspection.bitsPerWeightBody).toBe((8 * bodyBytes) / weights);
+    expect(inspection.bytes).toBe(fileBytes);
+    expect(inspection.bitsPerWeightFile).toBe((8 * fileBytes) / inspection.parameters);
+    const stated = JSON.parse(readFileSync(join(out, "config.json"), "utf8")).quantization_config;
+    expect(stated).toMatchObject({ quant_method: "subbit", layout_version: 1 });
+    expect(stated.bits_per_weight.body).toBeCloseTo(inspection.bitsPerWeightBody, 6);
+  });
+
+  it("starts its data on a 16 KiB page and every packed tensor on its own alignment", () => {
+    const { tensors } = read();
+    expect(Math.min(...tensors.map((tensor) => tensor.fileOffset)) % 16384).toBe(0);
+    for (const tensor of tensors.filter((each) => each.name.endsWith(".packed"))) {
+      expect([tensor.name, tensor.fileOffset % 32]).toEqual([tensor.name, 0]);
+    }
+  });
+
+  it("is the same file for the same seed", async () => {
+    const again = join(folder, "again");
+    await compressTiny(again);
+    const first = readFileSync(join(out, "model.safetensors"));
+    expect(first.equals(readFileSync(join(again, "model.safetensors")))).toBe(true);
+  });
+});
