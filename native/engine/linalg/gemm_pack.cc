@@ -1,24 +1,13 @@
 // Packing: one panel of an operand, whatever its type, stride or transposition, laid out as the
 // micro-kernels read it.
 #include <algorithm>
-#include <cstring>
 
+#include "base/float4.h"
 #include "linalg/gemm_kernel.h"
 #include "linalg/widen.h"
 
 namespace subbit {
 namespace {
-
-// Compiler vectors, so that one text serves SSE and NEON. Four floats need no feature check.
-using Float4 = float __attribute__((vector_size(16)));
-
-Float4 load4(const float* p) {
-  Float4 v;
-  std::memcpy(&v, p, sizeof(v));
-  return v;
-}
-
-void store4(float* p, Float4 v) { std::memcpy(p, &v, sizeof(v)); }
 
 const std::byte* stored_at(const GemmOperand& operand, int64_t row, int64_t column) {
   return static_cast<const std::byte*>(operand.data) +

@@ -16,7 +16,6 @@ namespace subbit {
 namespace {
 
 constexpr int64_t kPieceWork = 1 << 15;  // multiply-adds: about 5 us
-constexpr int64_t kSumLanes = 16;
 
 /// One KV head's rows in one layer, from position 0.
 struct CachedHead {
@@ -56,19 +55,24 @@ void append(const AttentionInput& in, ThreadPool& pool) {
   });
 }
 
-/// scores[p] := e^(scores[p] - max); returns their sum, kSumLanes strided sums folded in halves.
+/// scores[p] := e^(scores[p] - max); returns their sum: four strided sums, then two, then one.
 float exponentiate(std::span<float> scores) {
   float largest = -std::numeric_limits<float>::infinity();
   for (const float score : scores) largest = score > largest ? score : largest;
-  for (float& score : scores) score = exponential(score - largest);
-  float sums[kSumLanes] = {};
-  size_t p = 0;
-  for (; p + kSumLanes <= scores.size(); p += kSumLanes)
-    for (size_t l = 0; l < kSumLanes; ++l) sums[l] += scores[p + l];
-  for (size_t l = 0; p + l < scores.size(); ++l) sums[l] += scores[p + l];
-  for (size_t half = kSumLanes / 2; half > 0; half /= 2)
-    for (size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
-  return sums[0];
+  const int64_t count = std::ssize(scores);
+  Float4 sum = {};
+  int64_t p = 0;
+  for (; p + 4 <= count; p += 4) {
+    const Float4 powers = exponential(load4(scores.data() + p) - largest);
+    store4(scores.data() + p, powers);
+    sum += powers;
+  }
+  if (p < count) {
+    const Float4 powers = exponential(load_some(scores.data() + p, count - p) - largest);
+    store_some(scores.data() + p, powers, count - p);
+    sum += load_some(scores.data() + p, count - p);
+  }
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /// One (token, head) pair. `scores` [positions] is scratch.

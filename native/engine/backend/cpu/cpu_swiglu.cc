@@ -12,6 +12,8 @@ namespace {
 constexpr int64_t kRun = 1024;
 constexpr int64_t kPieceRuns = 4;
 
+Float4 swiglu(Float4 gate, Float4 up) { return gate / (1.0f + exponential(-gate)) * up; }
+
 }  // namespace
 
 void cpu_swiglu(Tensor gate, Tensor up, Tensor out, ThreadPool& pool) {
@@ -27,7 +29,10 @@ void cpu_swiglu(Tensor gate, Tensor up, Tensor out, ThreadPool& pool) {
       const float* g = gate.data + t * gate.stride + first;
       const float* u = up.data + t * up.stride + first;
       float* y = out.data + t * out.stride + first;
-      for (int64_t i = 0; i < count; ++i) y[i] = g[i] / (1.0f + exponential(-g[i])) * u[i];
+      int64_t i = 0;
+      for (; i + 4 <= count; i += 4) store4(y + i, swiglu(load4(g + i), load4(u + i)));
+      const int64_t rest = count - i;
+      store_some(y + i, swiglu(load_some(g + i, rest), load_some(u + i, rest)), rest);
     }
   });
 }

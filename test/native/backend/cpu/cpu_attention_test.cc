@@ -1,0 +1,248 @@
+// attention on the CPU against a slow double reference: grouped heads, odd widths, both cache
+// types; and the promise that neither chunks nor threads change a bit.
+#include <bit>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/cpu_backend.h"
+#include "tensors.h"
+
+namespace subbit {
+namespace {
+
+using test::OwnedTensor;
+
+/// A cache of our own, filled with a pattern that attention must not read.
+struct Cache {
+  std::vector<uint32_t> keys;
+  std::vector<uint32_t> values;
+  KvLayer layer;
+
+  Cache(const AttentionShape& shape, KvType type, int64_t capacity)
+      : keys(static_cast<size_t>(shape.kv_heads * capacity * shape.head_dim), 0xFFFFFFFFu),
+        values(keys),
+        layer{type, keys.data(), values.data(), capacity} {}
+
+  float element(const std::vector<uint32_t>& side, int64_t index) const {
+    if (layer.type == KvType::kF32) return std::bit_cast<float>(side[static_cast<size_t>(index)]);
+    return to_float(reinterpret_cast<const Half*>(side.data())[index]);
+  }
+};
+
+struct Inputs {
+  OwnedTensor q, k, v;
+  Inputs(const AttentionShape& shape, int64_t tokens)
+      : q(tokens, shape.heads * shape.head_dim, 1),
+        k(tokens, shape.kv_heads * shape.head_dim, 2),
+        v(tokens, shape.kv_heads * shape.head_dim, 4) {
+    q.fill(11, 1.5f);
+    k.fill(12, 1.5f);
+    v.fill(13);
+  }
+};
+
+/// What the cache makes of a value.
+double cached(float value, KvType type) {
+  return type == KvType::kF32 ? value : to_float(to_half(value));
+}
+
+/// Checks row t of `out`, whose softmax covers all of inputs' rows 0..t.
+void check_row(const AttentionShape& shape, const Inputs& in, KvType type, int64_t t,
+               const OwnedTensor& out) {
+  const int64_t d = shape.head_dim;
+  for (int64_t head = 0; head < shape.heads; ++head) {
+    const int64_t kv_head = head / (shape.heads / shape.kv_heads);
+    std::vector<double> powers;
+    double largest = -1e300, widest = 0;
+    for (int64_t p = 0; p <= t; ++p) {
+      double score = 0, magnitude = 0;
+      for (int64_t i = 0; i < d; ++i) {
+        const double product = in.q.at(t, head * d + i) * cached(in.k.at(p, kv_head * d + i), type);
+        score += product;
+        magnitude += std::fabs(product);
+      }
+      powers.push_back(score / std::sqrt(static_cast<double>(d)));
+      largest = std::max(largest, powers.back());
+      widest = std::max(widest, magnitude / std::sqrt(static_cast<double>(d)));
+    }
+    double sum = 0;
+    for (double& power : powers) sum += power = std::exp(power - largest);
+    for (int64_t i = 0; i < d; ++i) {
+      double expected = 0, magnitude = 0;
+      for (int64_t p = 0; p <= t; ++p) {
+        const double term =
+            powers[static_cast<size_t>(p)] / sum * cached(in.v.at(p, kv_head * d + i), type);
+        expected += term;
+        magnitude += std::fabs(term);
+      }
+      // Scores: d / 32 + 7 roundings in the dot, 4 more for root, scale and maximum, each relative
+      // to at most `widest`; an error of s in two scores moves their ratio by 2 s. Then exp (2
+      // ulp), the sums over t + 1 positions above and below the line, and the last products.
+      const double score_error = (static_cast<double>(d) / 32 + 11) * widest;
+      const double roundings = 2 * score_error + 2 * static_cast<double>(t + 1) + 12;
+      EXPECT_NEAR(out.at(t, head * d + i), expected, roundings * 0x1p-24 * magnitude + 1e-30);
+    }
+  }
+}
+
+const std::vector<AttentionShape> kShapes{{1, 1, 8}, {2, 2, 48}, {4, 2, 6},   {6, 1, 2},
+                                          {4, 4, 1}, {2, 1, 64}, {3, 1, 100}, {1, 1, 128}};
+
+TEST(attention_is_causal_softmax_over_grouped_heads) {
+  for (const AttentionShape& shape : kShapes) {
+    for (const KvType type : {KvType::kF32, KvType::kF16}) {
+      for (const int64_t tokens : {1, 2, 5, 33}) {
+        ThreadPool pool(2);
+        const auto backend = make_cpu_backend(pool);
+        const Inputs in(shape, tokens);
+        Cache cache(shape, type, tokens + 3);
+        OwnedTensor out(tokens, shape.heads * shape.head_dim);
+        backend->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor, cache.layer, 0,
+                           out.tensor);
+        backend->finish();
+        for (int64_t t = 0; t < tokens; ++t) check_row(shape, in, type, t, out);
+        EXPECT(out.slack_untouched());
+      }
+    }
+  }
+}
+
+TEST(attention_lays_the_cache_out_by_head_then_position) {
+  const AttentionShape shape{4, 2, 6};
+  for (const KvType type : {KvType::kF32, KvType::kF16}) {
+    ThreadPool pool(1);
+    const Inputs in(shape, 3);
+    Cache cache(shape, type, 7);
+    OwnedTensor out(3, 24);
+    make_cpu_backend(pool)->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor, cache.layer, 0,
+                                      out.tensor);
+    for (int64_t head = 0; head < 2; ++head) {
+      for (int64_t p = 0; p < 7; ++p) {
+        for (int64_t i = 0; i < 6; ++i) {
+          const int64_t at = (head * 7 + p) * 6 + i;
+          if (p >= 3) {
+            EXPECT(std::isnan(cache.element(cache.keys, at)));
+            EXPECT(std::isnan(cache.element(cache.values, at)));
+            continue;
+          }
+          EXPECT_EQ(cache.element(cache.keys, at), cached(in.k.at(p, head * 6 + i), type));
+          EXPECT_EQ(cache.element(cache.values, at), cached(in.v.at(p, head * 6 + i), type));
+        }
+      }
+    }
+  }
+}
+
+TEST(attention_does_not_depend_on_how_a_prompt_is_cut_or_on_threads) {
+  for (const AttentionShape& shape : {AttentionShape{4, 2, 6}, AttentionShape{6, 6, 48}}) {
+    for (const KvType type : {KvType::kF32, KvType::kF16}) {
+      const int64_t tokens = 61;
+      const Inputs in(shape, tokens);
+      ThreadPool one(1);
+      Cache whole_cache(shape, type, 64);
+      OwnedTensor whole(tokens, shape.heads * shape.head_dim);
+      make_cpu_backend(one)->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor,
+                                       whole_cache.layer, 0, whole.tensor);
+      for (const std::vector<int64_t>& cuts :
+           {std::vector<int64_t>{0, 1, 2, 3, 61}, {0, 60, 61}, {0, 16, 32, 48, 61}}) {
+        ThreadPool three(3);
+        const auto backend = make_cpu_backend(three);
+        Cache cache(shape, type, 64);
+        OwnedTensor out(tokens, shape.heads * shape.head_dim);
+        for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+          const int64_t first = cuts[i], count = cuts[i + 1] - cuts[i];
+          backend->attention(shape, in.q.rows(first, count), in.k.rows(first, count),
+                             in.v.rows(first, count), cache.layer, first, out.rows(first, count));
+        }
+        EXPECT(test::same_bits(out.values, whole.values));
+        EXPECT(cache.keys == whole_cache.keys && cache.values == whole_cache.values);
+      }
+    }
+  }
+}
+
+TEST(attention_may_write_over_its_query) {
+  const AttentionShape shape{4, 2, 6};
+  const Inputs in(shape, 20);
+  ThreadPool pool(2);
+  const auto backend = make_cpu_backend(pool);
+  Cache cache(shape, KvType::kF16, 20);
+  OwnedTensor out(in.q);
+  backend->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor, cache.layer, 0, out.tensor);
+  OwnedTensor query(in.q);
+  backend->attention(shape, query.tensor, in.k.tensor, in.v.tensor, cache.layer, 0, query.tensor);
+  EXPECT(test::same_bits(query.values, out.values));
+}
+
+TEST(attention_survives_scores_far_apart_and_passes_nan_on) {
+  const AttentionShape shape{1, 1, 4};
+  ThreadPool pool(1);
+  const auto backend = make_cpu_backend(pool);
+  OwnedTensor q(2, 4), k(2, 4), v(2, 4), out(2, 4);
+  for (int64_t i = 0; i < 4; ++i) {
+    q.at(0, i) = q.at(1, i) = 1000.0f;
+    k.at(0, i) = -50.0f, k.at(1, i) = 50.0f;
+    v.at(0, i) = 1.0f, v.at(1, i) = 2.0f;
+  }
+  Cache cache(shape, KvType::kF32, 2);
+  backend->attention(shape, q.tensor, k.tensor, v.tensor, cache.layer, 0, out.tensor);
+  EXPECT_EQ(out.at(0, 0), 1.0f);
+  EXPECT_EQ(out.at(1, 0), 2.0f);
+  q.at(1, 2) = std::numeric_limits<float>::quiet_NaN();
+  backend->attention(shape, q.tensor, k.tensor, v.tensor, cache.layer, 0, out.tensor);
+  EXPECT_EQ(out.at(0, 0), 1.0f);
+  EXPECT(std::isnan(out.at(1, 0)));
+}
+
+TEST(attention_kernels_all_have_the_same_bits) {
+  const auto kernels = attention_kernels();
+  const AttentionKernels& reference = kernels.back();
+  for (const int64_t width : {1, 3, 4, 6, 7, 8, 15, 16, 48, 64, 100, 128, 136}) {
+    for (const int64_t positions : {1, 2, 37}) {
+      std::vector<float> values(static_cast<size_t>(width * positions)), weights;
+      Rng rng(14);
+      for (float& value : values) value = rng.normal();
+      for (int64_t p = 0; p < positions; ++p) weights.push_back(rng.normal());
+      std::vector<Half> narrowed(values.size());
+      reference.narrow(values, narrowed.data());
+      for (size_t i = 0; i < values.size(); ++i)
+        EXPECT_EQ(narrowed[i].bits, to_half(values[i]).bits);
+      for (const AttentionKernels& kernel : kernels) {
+        std::vector<Half> halves(values.size());
+        kernel.narrow(values, halves.data());
+        bool same = true;
+        for (size_t i = 0; i < halves.size(); ++i)
+          same = same && halves[i].bits == narrowed[i].bits;
+        EXPECT(same);
+        for (const KvType type : {KvType::kF32, KvType::kF16}) {
+          const void* stored = type == KvType::kF32 ? static_cast<const void*>(values.data())
+                                                    : static_cast<const void*>(narrowed.data());
+          std::vector<float> a(static_cast<size_t>(width)), b(a);
+          reference.weighted_sum({type, stored, weights, a});
+          kernel.weighted_sum({type, stored, weights, b});
+          EXPECT(test::same_bits(a, b));
+        }
+      }
+    }
+  }
+}
+
+TEST(attention_refuses_to_write_past_its_cache) {
+  const AttentionShape shape{2, 1, 4};
+  ThreadPool pool(1);
+  const auto backend = make_cpu_backend(pool);
+  const Inputs in(shape, 3);
+  Cache cache(shape, KvType::kF16, 5);
+  OwnedTensor out(3, 8);
+  EXPECT_ERROR(
+      ErrorCode::kInternal, "capacity",
+      backend->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor, cache.layer, 3, out.tensor));
+  EXPECT_ERROR(ErrorCode::kInternal, "kv_heads",
+               backend->attention({3, 2, 4}, in.q.tensor, in.k.tensor, in.v.tensor, cache.layer, 0,
+                                  out.tensor));
+}
+
+}  // namespace
+}  // namespace subbit
