@@ -6,11 +6,11 @@
 
 namespace subbit::fuzz {
 
-inline void fuzz_llama2c(std::span<const std::byte> input) {
+inline bool fuzz_llama2c(std::span<const std::byte> input) {
   CheckpointContents contents;
   const bool accepted = accepts({ErrorCode::kCorruptFile, ErrorCode::kUnsupportedFormat},
                                 [&] { contents = parse_llama2c(input, "fuzz"); });
-  if (!accepted) return;
+  if (!accepted) return false;
   require(contents.config.if_object() != nullptr, "a config that is no object");
   require(contents.file_bytes == input.size(), "a file of another size");
   for (const TensorView& tensor : contents.tensors) {
@@ -19,6 +19,7 @@ inline void fuzz_llama2c(std::span<const std::byte> input) {
     require(product == tensor.count() && product > 0, "a length beside its shape");
     read_all(tensor.bytes);
   }
+  return true;
 }
 
 }  // namespace subbit::fuzz

@@ -82,3 +82,161 @@ write("llama2c", {
   untied: llama2c([4, 2, 2, 1, 1, -3, 1]),
   gguf: Buffer.from("GGUF\x03\0\0\0"),
 });
+
+const llama = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_act: "silu",
+  hidden_size: 64,
+  intermediate_size: 172,
+  num_hidden_layers: 2,
+  num_attention_heads: 8,
+  num_key_value_heads: 4,
+  vocab_size: 512,
+  max_position_embeddings: 512,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+  bos_token_id: 1,
+  eos_token_id: 2,
+};
+
+/** @param {Record<string, unknown>} changes */
+const config = (changes) => JSON.stringify({ ...llama, ...changes });
+
+write("config", {
+  llama: config({}),
+  small: '{"model_type":"llama","hidden_size":2,"intermediate_size":1,"num_hidden_layers":1,"num_attention_heads":1,"vocab_size":1}',
+  biased: config({ attention_bias: true, mlp_bias: true, tie_word_embeddings: true, head_dim: 8 }),
+  mistral: config({ model_type: "mistral", sliding_window: 128, eos_token_id: [2, 3] }),
+  linear: config({ rope_scaling: { type: "linear", factor: 2.5 } }),
+  llama3: config({
+    rope_scaling: {
+      rope_type: "llama3",
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 8192,
+    },
+  }),
+  parameters: config({ rope_parameters: { rope_type: "default", rope_theta: 500000 } }),
+  extreme: config({ rope_theta: 5e-324, rms_norm_eps: 1e300 }),
+  yarn: config({ rope_scaling: { rope_type: "yarn", factor: 4 } }),
+});
+
+const formats = { dense: 0, int4: 1, int8: 2, packed: 3 };
+
+/**
+ * @param {number} selector
+ * @param {number} rows
+ * @param {number} cols
+ * @param {Buffer[]} parts
+ */
+function weight(selector, rows, cols, parts) {
+  const prefix = Buffer.alloc(5);
+  prefix.writeUInt8(selector, 0);
+  prefix.writeUInt16LE(rows, 1);
+  prefix.writeUInt16LE(cols, 3);
+  return Buffer.concat([prefix, ...parts]);
+}
+
+/** @param {number} count */
+const halves = (count) => Buffer.alloc(2 * count, Buffer.from([0x00, 0x74])); // 2^14
+
+/**
+ * Zeros up to a multiple of `alignment`.
+ * @param {Buffer[]} parts
+ * @param {number} alignment
+ */
+function padded(parts, alignment) {
+  const all = Buffer.concat(parts);
+  return Buffer.concat([all, Buffer.alloc((alignment - (all.length % alignment)) % alignment)]);
+}
+
+/**
+ * The words of a sign matrix, every second column +1, padding zero.
+ * @param {number} rows
+ * @param {number} cols
+ */
+function signs(rows, cols) {
+  const words = Math.ceil(cols / 32);
+  const out = Buffer.alloc(16 * Math.ceil(rows / 4) * words);
+  for (let row = 0; row < rows; row++) {
+    for (let col = 0; col < cols; col += 2) {
+      const word = 16 * ((row >> 2) * words + (col >> 5)) + 4 * (row & 3);
+      out.writeUInt32LE((out.readUInt32LE(word) | (1 << (col & 31))) >>> 0, word);
+    }
+  }
+  return out;
+}
+
+/**
+ * @typedef {{ kind: number, flags?: number, rank?: number, first?: number, columns: number,
+ *   words: Buffer[] }} Term
+ * @param {number} rows
+ * @param {number} cols
+ * @param {Term[]} terms
+ * @param {number} [flags]
+ */
+function packed(rows, cols, terms, flags = 0) {
+  const head = Buffer.alloc(16 + 16 * terms.length);
+  head.write("SBL1");
+  head.writeUInt8(terms.length, 4);
+  head.writeUInt8(flags, 5);
+  head.writeUInt32LE(rows, 8);
+  head.writeUInt32LE(cols, 12);
+  for (const [i, term] of terms.entries()) {
+    const at = 16 + 16 * i;
+    head.writeUInt8(term.kind, at);
+    head.writeUInt8(term.flags ?? 0, at + 1);
+    head.writeUInt16LE((term.rank ?? 0) / 32, at + 2);
+    head.writeUInt32LE(term.first ?? 0, at + 4);
+    head.writeUInt32LE(term.columns, at + 8);
+    head.writeFloatLE(0.001, at + 12);
+  }
+  const bias = flags & 2 ? [Buffer.alloc(4 * rows, Buffer.from([0, 0, 0x80, 0x3f]))] : [];
+  const pre = flags & 1 ? [halves(cols)] : [];
+  const mids = terms.filter((term) => term.flags).map((term) => halves(term.rank ?? 0));
+  const vectors = padded([head, ...bias, halves(rows), ...pre, ...mids], 32);
+  return Buffer.concat([vectors, padded(terms.flatMap((term) => term.words), 32)]);
+}
+
+/**
+ * @param {number} rows
+ * @param {number} cols
+ * @param {number} flags
+ * @returns {Term}
+ */
+const factored = (rows, cols, flags) => ({
+  kind: 3,
+  flags,
+  rank: 32,
+  columns: cols,
+  words: [signs(32, cols), signs(rows, 32)],
+});
+
+/**
+ * @param {number} rows
+ * @param {number} cols
+ * @param {number} [first]
+ * @returns {Term}
+ */
+const sign = (rows, cols, first = 0) => ({
+  kind: 1,
+  first,
+  columns: cols,
+  words: [signs(rows, cols)],
+});
+
+write("packed", {
+  sign: weight(formats.packed, 0, 0, [packed(5, 33, [sign(5, 33)])]),
+  factored: weight(formats.packed, 0, 0, [packed(33, 64, [factored(33, 64, 0)])]),
+  everything: weight(formats.packed, 0, 0, [
+    packed(6, 100, [factored(6, 100, 1), sign(6, 64), sign(6, 36, 64)], 3),
+  ]),
+  int4: weight(formats.int4, 2, 64, [padded([Buffer.alloc(64, 0x9a), halves(2)], 128)]),
+  int4_narrow: weight(formats.int4, 1, 33, [padded([Buffer.alloc(32, 0x71), halves(2)], 128)]),
+  int8: weight(formats.int8, 2, 64, [padded([Buffer.alloc(128, 0x81), halves(2)], 128)]),
+  dense_f32: weight(formats.dense, 3, 2, [Buffer.alloc(24, 0x3f)]),
+  dense_f16: weight(formats.dense + 16, 3, 2, [halves(6)]),
+  dense_bf16: weight(formats.dense + 32, 3, 2, [Buffer.alloc(12, 0x3f)]),
+});

@@ -113,11 +113,11 @@ inline std::vector<std::string> read_corpus(const std::string& directory) {
 }
 
 /// Throws a Violation that carries the input in hexadecimal.
-inline void run_one(Target target, const std::string& input) {
+inline bool run_one(Target target, const std::string& input) {
   // A copy of exactly its size, so that AddressSanitizer sees a read past its end.
   const std::vector<std::byte> exact(test::as_bytes(input).begin(), test::as_bytes(input).end());
   try {
-    target(exact);
+    return target(exact);
   } catch (const std::exception& error) {
     std::string message = std::string(error.what()) + "; input:";
     char byte[4];
@@ -129,13 +129,19 @@ inline void run_one(Target target, const std::string& input) {
   }
 }
 
-/// Returns how many inputs were run.
-inline int64_t replay(Target target, const std::string& directory, int64_t mutations) {
+struct Replayed {
+  int64_t runs = 0;
+  int64_t seeds_accepted = 0;  // a corpus of nothing but refused files would start nowhere
+};
+
+inline Replayed replay(Target target, const std::string& directory, int64_t mutations) {
   const std::vector<std::string> inputs = read_corpus(directory);
-  for (const std::string& input : inputs) run_one(target, input);
+  Replayed replayed;
+  for (const std::string& input : inputs) replayed.seeds_accepted += run_one(target, input) ? 1 : 0;
   Mutator mutator(inputs, 1);
   for (int64_t i = 0; i < mutations; ++i) run_one(target, mutator.next());
-  return static_cast<int64_t>(inputs.size()) + mutations;
+  replayed.runs = static_cast<int64_t>(inputs.size()) + mutations;
+  return replayed;
 }
 
 }  // namespace subbit::fuzz

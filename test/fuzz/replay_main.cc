@@ -15,10 +15,11 @@ int main(int argc, char** argv) {
   }
   const int64_t mutations = argc > 2 ? std::atoll(argv[2]) : 100000;
   const subbit::fuzz::Target target = [](std::span<const std::byte> input) {
-    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
+    return LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size()) ==
+           0;
   };
   try {
-    const int64_t runs = subbit::fuzz::replay(target, argv[1], mutations);
+    const int64_t runs = subbit::fuzz::replay(target, argv[1], mutations).runs;
     std::printf("%lld inputs, nothing found\n", static_cast<long long>(runs));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

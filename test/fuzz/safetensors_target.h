@@ -43,12 +43,13 @@ inline void require_consistent(const std::vector<TensorView>& tensors,
   for (const TensorView& tensor : tensors) read_all(tensor.bytes);
 }
 
-inline void fuzz_safetensors(std::span<const std::byte> input) {
+inline bool fuzz_safetensors(std::span<const std::byte> input) {
   std::vector<TensorView> tensors;
   std::vector<std::pair<std::string, std::string>> metadata;
   const bool accepted = accepts({ErrorCode::kCorruptFile, ErrorCode::kUnsupportedFormat},
                                 [&] { tensors = parse_safetensors(input, "fuzz", &metadata); });
   if (accepted) require_consistent(tensors, input);
+  return accepted;
 }
 
 }  // namespace subbit::fuzz

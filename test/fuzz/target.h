@@ -18,7 +18,8 @@ struct Violation : std::logic_error {
   using std::logic_error::logic_error;
 };
 
-using Target = void (*)(std::span<const std::byte> input);
+/// Returns whether the input was taken for a valid one.
+using Target = bool (*)(std::span<const std::byte> input);
 
 inline void require(bool holds, const char* what) {
   if (!holds) throw Violation(what);

@@ -1,11 +1,17 @@
 // Checked access to config.json.
 #include "models/config_reader.h"
 
-#include <cmath>
-
 #include "base/error.h"
 
 namespace subbit {
+namespace {
+
+// Quotients of two such numbers stay finite, and each is a normal float: no field of a config can
+// turn the logits into NaNs.
+constexpr double kLeastPositive = 1e-30;
+constexpr double kMostPositive = 1e30;
+
+}  // namespace
 
 ConfigReader::ConfigReader(const Json& config, std::string_view where)
     : config_(config), where_(where) {
@@ -29,7 +35,10 @@ void ConfigReader::unsupported(std::string_view field, const std::string& expect
                                const std::string& actual) const {
   const std::string name(field);
   throw Error(ErrorCode::kUnsupportedArch, "field " + name + " of the config of " + where_,
-              {{"file", where_}, {"field", name}, {"expected", expected}, {"actual", actual}});
+              {{"file", where_},
+               {"field", name},
+               {"expected", expected},
+               {"actual", actual.substr(0, 100)}});
 }
 
 const Json* ConfigReader::find(std::string_view field) const {
@@ -56,8 +65,8 @@ double ConfigReader::positive(std::string_view field) const {
   const Json* value = find(field);
   double number = 0;
   const bool is_number = value != nullptr && value->get_number(number);
-  if (!is_number || !std::isfinite(number) || number <= 0) {
-    corrupt(field, "a positive number", value);
+  if (!is_number || !(number >= kLeastPositive && number <= kMostPositive)) {
+    corrupt(field, "a number from 1e-30 to 1e30", value);
   }
   return number;
 }

@@ -25,7 +25,7 @@ class ConfigReader {
   /// Each throws kCorruptFile naming the field; a field that is null counts as absent.
   int64_t integer(std::string_view field, IntRange range) const;
   int64_t integer_or(std::string_view field, IntRange range, int64_t absent) const;
-  /// A positive finite number.
+  /// A positive number, neither so large nor so small that a quotient of two could overflow.
   double positive(std::string_view field) const;
   double positive_or(std::string_view field, double absent) const;
   bool boolean_or(std::string_view field, bool absent) const;

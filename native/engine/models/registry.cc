@@ -24,7 +24,7 @@ const Architecture& find_architecture(const Json& config, std::string_view where
               "the architecture of " + std::string(where) + " is not supported",
               {{"file", std::string(where)},
                {"expected", known},
-               {"actual", name == nullptr ? "no model_type" : *name}});
+               {"actual", name == nullptr ? "no model_type" : name->substr(0, 100)}});
 }
 
 }  // namespace subbit
