@@ -105,7 +105,14 @@ const config = (changes) => JSON.stringify({ ...llama, ...changes });
 
 write("config", {
   llama: config({}),
-  small: '{"model_type":"llama","hidden_size":2,"intermediate_size":1,"num_hidden_layers":1,"num_attention_heads":1,"vocab_size":1}',
+  small: JSON.stringify({
+    model_type: "llama",
+    hidden_size: 2,
+    intermediate_size: 1,
+    num_hidden_layers: 1,
+    num_attention_heads: 1,
+    vocab_size: 1,
+  }),
   biased: config({ attention_bias: true, mlp_bias: true, tie_word_embeddings: true, head_dim: 8 }),
   mistral: config({ model_type: "mistral", sliding_window: 128, eos_token_id: [2, 3] }),
   linear: config({ rope_scaling: { type: "linear", factor: 2.5 } }),
@@ -197,7 +204,13 @@ function packed(rows, cols, terms, flags = 0) {
   const pre = flags & 1 ? [halves(cols)] : [];
   const mids = terms.filter((term) => term.flags).map((term) => halves(term.rank ?? 0));
   const vectors = padded([head, ...bias, halves(rows), ...pre, ...mids], 32);
-  return Buffer.concat([vectors, padded(terms.flatMap((term) => term.words), 32)]);
+  return Buffer.concat([
+    vectors,
+    padded(
+      terms.flatMap((term) => term.words),
+      32,
+    ),
+  ]);
 }
 
 /**
