@@ -1,6 +1,8 @@
 // Every weight format and term kind, by name. The one place a new one is added.
 #include "formats/registry.h"
 
+#include <utility>
+
 #include "formats/dense/dense.h"
 #include "formats/factored/factored.h"
 #include "formats/int4/int4.h"
@@ -21,6 +23,12 @@ const Format* find_format(std::string_view name) {
     if (format->name() == name) return format;
   }
   return nullptr;
+}
+
+std::unique_ptr<Weight> unpack_to_dense(const Weight& weight) {
+  Buffer<float> values(weight.shape().count());
+  weight.unpack_rows(0, Matrix(values.data(), weight.shape().rows, weight.shape().cols));
+  return make_dense_weight(std::move(values), weight.shape());
 }
 
 std::span<const TermKind* const> all_term_kinds() {

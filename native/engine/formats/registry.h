@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 
@@ -13,6 +14,8 @@ namespace subbit {
 std::span<const Format* const> all_formats();
 /// Null when there is no such format.
 const Format* find_format(std::string_view name);
+/// The same weights as dense float32 in memory of their own: the reference path.
+std::unique_ptr<Weight> unpack_to_dense(const Weight& weight);
 
 std::span<const TermKind* const> all_term_kinds();
 /// Null when no built term kind has this tag.

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "formats/dense/dense.h"
 #include "formats/registry.h"
 
 namespace subbit {
@@ -17,12 +16,6 @@ struct Suffix {
 };
 constexpr Suffix kSuffixes[] = {
     {".packed", "packed"}, {".int4", "int4"}, {".int8", "int8"}, {".weight", "dense"}};
-
-std::shared_ptr<const Weight> unpack(const Weight& weight) {
-  Buffer<float> values(weight.shape().count());
-  weight.unpack_rows(0, Matrix(values.data(), weight.shape().rows, weight.shape().cols));
-  return make_dense_weight(std::move(values), weight.shape());
-}
 
 /// The tensor `stem` + suffix in the first format that has one; null if none has.
 std::shared_ptr<const Weight> find_weight(const std::string& stem, Shape shape,
@@ -39,7 +32,7 @@ Linear::Part make_part(std::shared_ptr<const Weight> weight, WeightMode mode) {
   if (mode == WeightMode::kUnpackedFloat) {
     // The packed bias would be lost with the packed bytes.
     part.bias.assign(weight->bias().begin(), weight->bias().end());
-    weight = unpack(*weight);
+    weight = unpack_to_dense(*weight);
   }
   part.weight = std::move(weight);
   return part;
@@ -51,7 +44,7 @@ std::shared_ptr<const Weight> load_weight(const std::string& tensor_name, Shape 
                                           WeightMode mode, TensorClaims& claims) {
   const std::string stem = tensor_name.substr(0, tensor_name.rfind('.'));
   auto weight = find_weight(stem, shape, claims);
-  if (weight != nullptr && mode == WeightMode::kUnpackedFloat) weight = unpack(*weight);
+  if (weight != nullptr && mode == WeightMode::kUnpackedFloat) weight = unpack_to_dense(*weight);
   return weight;
 }
 

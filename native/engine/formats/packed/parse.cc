@@ -9,6 +9,7 @@
 #include "formats/packed/packed.h"
 #include "formats/registry.h"
 #include "formats/signs/layout.h"
+#include "io/json.h"
 
 namespace subbit {
 namespace {
@@ -60,7 +61,7 @@ class SectionReader {
 LinearHead read_head(SectionReader& reader) {
   const LinearHead head = reader.take<LinearHead>(1, "the head")[0];
   if (std::memcmp(head.magic, kPackedMagic, sizeof(head.magic)) != 0) {
-    reader.unsupported("an unknown tag", std::string(head.magic, sizeof(head.magic)));
+    reader.unsupported("an unknown tag", quote_for_message({head.magic, sizeof(head.magic)}));
   }
   if (head.flags & ~(kOwnPreScale | kHasBias)) {
     reader.unsupported("an unknown flag", std::to_string(head.flags));
