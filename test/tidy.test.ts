@@ -156,10 +156,13 @@ describe("nothing lies about", () => {
       if (file.path.startsWith("native/")) {
         return edges.map(({ from, to }) => ({ from: `native/${from}`, to: `native/${to}` }));
       }
-      return edges.flatMap(({ to }) => {
-        const name = to.replace(/^engine\//, "");
-        return [`native/${to}`, `test/${name}`].map((path) => ({ from: file.path, to: path }));
-      });
+      // Tests see two include paths, and a bare name is a neighbour.
+      return edges.flatMap(({ to }) =>
+        [to, `native/${to}`, to.replace(/^engine\//, "test/")].map((path) => ({
+          from: file.path,
+          to: path,
+        })),
+      );
     });
     const cpp = [...native, ...below("test/"), ...below("bench/")].map(({ path }) => path);
     const headers = cpp.filter((path) => path.endsWith(".h"));
