@@ -55,6 +55,18 @@ double weigh(ConstMatrix w, const ElementWeights& weights, Matrix out, ThreadPoo
   return sum;
 }
 
+/// Makes the root mean square one: the factors start from standard normal values, and where those
+/// are larger than the target by far, the first duals drown it.
+void normalise(double squares, Matrix target, ThreadPool& pool) {
+  if (!(squares > 0.0)) return;
+  const double scale = std::sqrt(static_cast<double>(target.shape().count()) / squares);
+  pool.parallel_for(target.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t i = range.begin; i < range.end; ++i)
+      for (int64_t j = 0; j < target.cols; ++j)
+        target.at(i, j) = static_cast<float>(target.at(i, j) * scale);
+  });
+}
+
 void signs_to_floats(const SignMatrix& signs, Matrix out) {
   for (int64_t i = 0; i < signs.rows; ++i)
     for (int64_t j = 0; j < signs.cols; ++j)
@@ -115,6 +127,7 @@ FactoredFit fit_factored(ConstMatrix w, const Importance& importance,
   const double squares = weigh(w, weights, product, pool);
   if (!std::isfinite(squares))
     throw Error(ErrorCode::kNonFinite, "a weight is not finite, or too large to be squared");
+  normalise(squares, product, pool);
   // The product's memory holds the weighted target first: the two never live together.
   factors = factor_into_signs(product, {options.rank, options.iterations, options.seed}, pool,
                               before_iteration);

@@ -29,7 +29,7 @@ struct SignFactors {
 /// Called before every iteration with its index; may throw to end the work.
 using FitStep = std::function<void(int iteration)>;
 
-/// `target` [rows, columns], finite and not all zero, of any magnitude. The same options and
+/// `target` [rows, columns], finite, its root mean square about one. The same options and
 /// values give the same signs on any number of threads.
 /// Memory beyond the target: (3 rank (rows + columns) + rank^2) floats.
 SignFactors factor_into_signs(ConstMatrix target, const AdmmOptions& options, ThreadPool& pool,
