@@ -201,7 +201,9 @@ std::span<const GemmKernel* const> gemm_kernels() {
   static const Kernels kernels = [] {
     Kernels found;
 #if defined(__x86_64__)
+#if !defined(__APPLE__)
     if (has_avx512()) found.list[found.count++] = &gemm_kernel_avx512();
+#endif
     if (has_avx2()) found.list[found.count++] = &gemm_kernel_avx2();
 #elif defined(__aarch64__)
     found.list[found.count++] = &gemm_kernel_neon();

@@ -54,7 +54,9 @@ std::span<const GemmKernel* const> gemm_kernels();
 const GemmKernel& gemm_kernel_portable();
 #if defined(__x86_64__)
 const GemmKernel& gemm_kernel_avx2();
+#if !defined(__APPLE__)
 const GemmKernel& gemm_kernel_avx512();
+#endif
 #elif defined(__aarch64__)
 const GemmKernel& gemm_kernel_neon();
 #endif

@@ -1,6 +1,7 @@
 // The micro-kernel in plain C++: the reference for the others' bits, and what runs where there is
 // neither AVX2 nor NEON (there std::fma may be a library call: right, and slow).
 #include <cmath>
+#include <utility>
 
 #include "linalg/gemm_kernel.h"
 

@@ -1,6 +1,7 @@
 // Micro-kernels for x86: AVX2 with 6 x 16 tiles (12 of 16 registers hold sums) and AVX-512 with
 // 14 x 32 (28 of 32). Each step of k loads one or two vectors of the right panel and broadcasts the
-// left panel's rows one after another.
+// left panel's rows one after another. On Macs AVX-512 is left out: gemm() never runs there, and
+// some of their compilers want it under another feature name.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -52,6 +53,8 @@ __attribute__((target("avx2,fma"))) void run_tile_avx2(const GemmTile& tile) {
   }
 }
 
+#if !defined(__APPLE__)
+
 template <int Rows, int Vectors>
 __attribute__((target("avx512f"))) void run_tile_avx512(const GemmTile& tile) {
   constexpr int kPitch = (Rows + 3) / 4 * 4;
@@ -87,18 +90,20 @@ __attribute__((target("avx512f"))) void run_tile_avx512(const GemmTile& tile) {
 }
 
 template <int... Row>
-GemmKernel make_avx2(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"avx2", sizeof...(Row), 2, 8, {}};
-  ((kernel.run[Row][0] = run_tile_avx2<Row + 1, 1>, kernel.run[Row][1] = run_tile_avx2<Row + 1, 2>),
-   ...);
-  return kernel;
-}
-
-template <int... Row>
 GemmKernel make_avx512(std::integer_sequence<int, Row...>) {
   GemmKernel kernel{"avx512", sizeof...(Row), 2, 16, {}};
   ((kernel.run[Row][0] = run_tile_avx512<Row + 1, 1>,
     kernel.run[Row][1] = run_tile_avx512<Row + 1, 2>),
+   ...);
+  return kernel;
+}
+
+#endif  // !__APPLE__
+
+template <int... Row>
+GemmKernel make_avx2(std::integer_sequence<int, Row...>) {
+  GemmKernel kernel{"avx2", sizeof...(Row), 2, 8, {}};
+  ((kernel.run[Row][0] = run_tile_avx2<Row + 1, 1>, kernel.run[Row][1] = run_tile_avx2<Row + 1, 2>),
    ...);
   return kernel;
 }
@@ -110,10 +115,12 @@ const GemmKernel& gemm_kernel_avx2() {
   return kernel;
 }
 
+#if !defined(__APPLE__)
 const GemmKernel& gemm_kernel_avx512() {
   static const GemmKernel kernel = make_avx512(std::make_integer_sequence<int, 14>());
   return kernel;
 }
+#endif
 
 }  // namespace subbit
 
