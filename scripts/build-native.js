@@ -13,7 +13,7 @@ import { hashOf, isCurrent, stamped } from "./stamp.js";
 
 const require = createRequire(import.meta.url);
 const cmakeFolder = "build/cmake";
-const cmakeBuild = ["build", "--log-level=warn", "--out", cmakeFolder, "--parallel", jobs()];
+const cmakeOptions = ["--log-level=warn", "--out", cmakeFolder];
 export const addonPath = "build/Release/subbit.node";
 
 /** Where a published package carries the addon for this machine, relative to the root. */
@@ -84,8 +84,7 @@ function inputs(/** @type {string} */ builder) {
     "binding.gyp",
   ];
   const napi = require("node-addon-api/package.json").version;
-  const compiler = process.env.CXX ?? "";
-  return hashOf(files, [builder, napi, process.platform, process.arch, compiler]);
+  return hashOf(files, [builder, napi, process.platform, process.arch]);
 }
 
 /**
@@ -94,6 +93,18 @@ function inputs(/** @type {string} */ builder) {
  */
 function runNode(script, args) {
   run(process.execPath, [script, ...args]);
+}
+
+/**
+ * Configures every time: after a configuration that failed (no compiler yet, say) there is a cache,
+ * and cmake-js would take it for a finished one.
+ * @param {string} script
+ * @param {string} target
+ */
+function cmakeBuild(script, target) {
+  dropForeignCache(cmakeFolder);
+  runNode(script, ["configure", ...cmakeOptions]);
+  runNode(script, ["build", ...cmakeOptions, "--parallel", jobs(), "--target", target]);
 }
 
 /**
@@ -109,8 +120,7 @@ export function buildAddon(options = {}) {
   stamped(stamp, hash, () => {
     console.log(`subbit: building the native addon with ${builder.name}`);
     if (builder.name === "cmake-js") {
-      dropForeignCache(cmakeFolder);
-      runNode(builder.script, cmakeBuild);
+      cmakeBuild(builder.script, "subbit");
     } else {
       runNode(builder.script, ["configure", ...gypOptions()]);
       runNode(builder.script, ["build", ...gypOptions(), "--jobs", jobs()]);
@@ -126,8 +136,7 @@ export function buildAddon(options = {}) {
 export function buildEngineTests() {
   const builder = chooseBuilder();
   if (builder.name === "cmake-js") {
-    dropForeignCache(cmakeFolder);
-    runNode(builder.script, [...cmakeBuild, "--target", "engine_tests"]);
+    cmakeBuild(builder.script, "engine_tests");
     return join(root, cmakeFolder, "engine_tests");
   }
   runNode(builder.script, ["configure", ...gypOptions(), "--", "-Dsubbit_tests=1"]);
