@@ -82,11 +82,14 @@ Napi::Value NativeModel::score(const Napi::CallbackInfo& info) {
 
 Napi::Value NativeModel::dispose(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  // The engine thread is joined off the JavaScript thread, and the memory freed there.
-  Napi::Object handle = Job::run(env, no_callback(env), [model = model_](JobControl&) -> Job::ToJs {
-    model->dispose();
-    return [](Napi::Env env) { return env.Undefined(); };
-  });
+  // The engine thread is joined and the memory freed off the JavaScript thread, and before the
+  // promise resolves: left to the garbage collector, which sees only a small object, it would stay.
+  Napi::Object handle =
+      Job::run(env, no_callback(env), [model = std::move(model_)](JobControl&) mutable {
+        if (model != nullptr) model->dispose();
+        model.reset();
+        return Job::ToJs([](Napi::Env env) { return env.Undefined(); });
+      });
   return handle.Get("promise");
 }
 
