@@ -12,21 +12,10 @@
 #include "base/rng.h"
 #include "compress/fit/factored/factored.h"
 #include "compress/fold.h"
+#include "formats/registry.h"
 
 namespace subbit {
 namespace {
-
-/// A linear between its fit and its bytes.
-struct FittedLinear {
-  const LinearPlan* plan = nullptr;
-  FactoredFit fit;
-  std::vector<float> bias;  // [rows], or empty
-};
-
-struct FoldedNorm {
-  const NormPlan* plan = nullptr;
-  std::vector<float> values;
-};
 
 std::vector<float> stacked_bias(const Linear& linear) {
   std::vector<float> bias;
@@ -149,6 +138,16 @@ CompressedLinear report_on(const FittedLinear& linear) {
   return report;
 }
 
+/// A vector's values, whatever float type it has.
+std::vector<float> dense_values(const TensorView& tensor) {
+  const Shape shape{1, tensor.count()};
+  TensorView row = tensor;
+  row.shape = {1, shape.cols};
+  std::vector<float> values(static_cast<size_t>(shape.cols));
+  find_format("dense")->view(row, shape)->unpack_rows(0, {values.data(), 1, shape.cols});
+  return values;
+}
+
 }  // namespace
 
 std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& checkpoint) {
@@ -180,20 +179,46 @@ FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool, cons
   }
   for (FittedLinear& linear : fitted) fold(linear, fitted, norms);
 
-  std::vector<std::vector<std::byte>> norm_bytes;
-  for (const FoldedNorm& norm : norms)
-    norm_bytes.push_back(finish_norm(norm, *request.checkpoint, fitted));
+  return pack_block(plan, *request.checkpoint, {std::move(fitted), std::move(norms)});
+}
 
-  FinishedBlock block;
-  const std::vector<TensorSpec> specs = tensors_of(plan, *request.checkpoint);
-  for (const FittedLinear& linear : fitted) {
-    block.tensors.push_back(finish_linear(linear));
-    block.linears.push_back(report_on(linear));
+FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block) {
+  std::vector<std::vector<std::byte>> norm_bytes;
+  for (const FoldedNorm& norm : block.norms)
+    norm_bytes.push_back(finish_norm(norm, checkpoint, block.linears));
+
+  FinishedBlock finished;
+  const std::vector<TensorSpec> specs = tensors_of(plan, checkpoint);
+  for (const FittedLinear& linear : block.linears) {
+    finished.tensors.push_back(finish_linear(linear));
+    finished.linears.push_back(report_on(linear));
   }
-  for (size_t i = 0; i < norms.size(); ++i) {
-    block.tensors.push_back({specs[fitted.size() + i], std::move(norm_bytes[i])});
-    CHECK(static_cast<int64_t>(block.tensors.back().bytes.size()) ==
-          specs[fitted.size() + i].bytes());
+  for (size_t i = 0; i < block.norms.size(); ++i) {
+    const TensorSpec& spec = specs[block.linears.size() + i];
+    finished.tensors.push_back({spec, std::move(norm_bytes[i])});
+    CHECK(static_cast<int64_t>(finished.tensors.back().bytes.size()) == spec.bytes());
+  }
+  return finished;
+}
+
+FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
+                         std::span<const CompressedLinear> reports) {
+  FittedBlock block;
+  CHECK(reports.size() == plan.linears.size());
+  for (size_t i = 0; i < plan.linears.size(); ++i) {
+    const LinearPlan& linear = plan.linears[i];
+    const TensorView* tensor = file.find(linear.spec->name + ".packed");
+    CHECK(tensor != nullptr);
+    FittedLinear& fitted = block.linears.emplace_back();
+    fitted.plan = &linear;
+    fitted.fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
+    fitted.fit.weight_error = reports[i].weight_error;
+    fitted.fit.output_error = reports[i].output_error;
+  }
+  for (const NormPlan& norm : plan.norms) {
+    const TensorView* tensor = file.find(norm.name);
+    CHECK(tensor != nullptr);
+    block.norms.push_back({&norm, dense_values(*tensor)});
   }
   return block;
 }
