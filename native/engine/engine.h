@@ -195,6 +195,7 @@ struct CompressRequest {
   uint64_t seed = 0;
   int threads = 0;
   std::string state;  // a directory for finished blocks; empty: `out` + ".state"
+  bool tune = true;   // false: blocks stay as they were fitted, to see what tuning is worth
 };
 
 struct CompressedLinear {

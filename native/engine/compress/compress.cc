@@ -204,8 +204,8 @@ bool Compression::find_tuned_blocks() {
 
 /// An interrupted tuning begins again from the fitted blocks.
 void Compression::tune_blocks() {
-  const TuneSchedule schedule = tune_schedule(request_.effort, manifest_);
-  if (schedule.steps == 0 || find_tuned_blocks()) return;
+  const TuneSchedule schedule = tune_schedule(request_.effort);
+  if (!request_.tune || schedule.steps == 0 || find_tuned_blocks()) return;
   std::vector<FittedBlock> fitted;
   for (size_t i = 0; i < blocks_.size(); ++i)
     fitted.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));

@@ -20,7 +20,7 @@ enum class Activations8 { kRounded, kExact };
 
 class FactoredMap final : public LinearMap {
  public:
-  /// `start`: the latents' first distance from zero.
+  /// `start`: as in SignLatents.
   FactoredMap(const FittedLinear& linear, float start, Activations8 activations, ThreadPool& pool);
 
   Shape shape() const override { return {u_.rows(), v_.cols()}; }

@@ -10,7 +10,7 @@ namespace subbit {
 namespace {
 
 constexpr int64_t kRowsPerTask = 8;
-/// A latent further out than this many starting distances could not come back within a run.
+/// A latent far beyond where all started could not come back within a run.
 constexpr float kBound = 1.0f;
 
 float at(std::span<const float> scales, int64_t i) {

@@ -23,7 +23,7 @@ struct SignScales {
 /// Memory: 20 bytes a sign (latent, two moments, gradient, scaled signs).
 class SignLatents {
  public:
-  /// Latents start at the distance `start` from zero.
+  /// Latents start evenly spread within the distance `start` of zero, on their signs' side.
   SignLatents(const SignMatrix& signs, float start);
 
   int64_t rows() const { return rows_; }

@@ -43,7 +43,8 @@ int32_t draw(std::span<float> logits, double uniform) {
 Teacher::Teacher(Model& model, int64_t longest, ThreadPool& pool)
     : model_(model), longest_(longest), pool_(pool), backend_(make_cpu_backend(pool)) {
   const ModelConfig& config = model.config();
-  model.prepare(longest);
+  // Sequences in step look to a model like one chunk of as many tokens.
+  model.prepare(longest + kSequences);
   activations_ = carve_activations(model.activation_widths(),
                                    {longest, longest, kLogitRows, KvType::kF32}, storage_);
   keys_ = Buffer<float>(longest * config.num_key_value_heads * config.head_dim);

@@ -1,6 +1,7 @@
 // Tuning: the fitted model learns to say what the teacher says, through the runtime's own
 // arithmetic. Signs move by straight-through estimation, scales and norms by their gradients, all
-// under Adam with a cosine schedule; text that is never trained on decides which state is kept.
+// under Adam (Kingma and Ba 2015) with a cosine schedule; text that is never trained on decides
+// which state is kept.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +23,9 @@ struct TuneSchedule {
   int64_t teacher_tokens = 0;   // text of the teacher's own making, beside the calibration text
   float latent_rate = 0.0f;
   float scale_rate = 0.0f;
-  float latent_start = 0.0f;
+  float latent_start = 0.0f;  // latents start within this distance of zero
 };
-TuneSchedule tune_schedule(Effort effort, const Manifest& manifest);
+TuneSchedule tune_schedule(Effort effort);
 
 struct TuneRequest {
   const Manifest* manifest = nullptr;
