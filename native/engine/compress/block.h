@@ -10,7 +10,7 @@
 
 #include "base/thread_pool.h"
 #include "compress/calibrate.h"
-#include "compress/fit/factored/factored.h"
+#include "compress/fit/fitted_block.h"
 #include "compress/plan.h"
 #include "engine.h"
 #include "io/safetensors.h"
@@ -27,24 +27,6 @@ struct FinishedTensor {
 struct FinishedBlock {
   std::vector<FinishedTensor> tensors;  // each linear's `.packed`, then the norms
   std::vector<CompressedLinear> linears;
-};
-
-/// A linear between its fit and its bytes.
-struct FittedLinear {
-  const LinearPlan* plan = nullptr;
-  FactoredFit fit;
-  std::vector<float> bias;  // [rows], or empty
-};
-
-struct FoldedNorm {
-  const NormPlan* plan = nullptr;
-  std::vector<float> values;
-};
-
-/// A block whose input scales are where the plan wants them: what tuning starts from and ends in.
-struct FittedBlock {
-  std::vector<FittedLinear> linears;
-  std::vector<FoldedNorm> norms;
 };
 
 struct BlockRequest {

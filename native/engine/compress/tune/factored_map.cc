@@ -40,7 +40,7 @@ FactoredMap::FactoredMap(const FittedLinear& linear, float start, Activations8 a
       v_(linear.fit.v, start),
       post_(linear.fit.s_post),
       bias_(linear.bias) {
-  if (linear.plan->own_pre_scale) pre_ = TunedVector(linear.fit.s_pre);
+  if (linear.pre_scale == PreScale::kOwn) pre_ = TunedVector(linear.fit.s_pre);
   u_.refresh(u_scales(), pool_);
   v_.refresh(v_scales(), pool_);
 }

@@ -8,7 +8,7 @@
 #include "backend/tape/linear_map.h"
 #include "base/buffer.h"
 #include "base/thread_pool.h"
-#include "compress/block.h"
+#include "compress/fit/fitted_block.h"
 #include "compress/tune/adam.h"
 #include "compress/tune/sign_latents.h"
 #include "formats/signs/quantized_rows.h"

@@ -57,11 +57,11 @@ Student::Student(const StudentRequest& request, std::vector<FittedBlock> blocks,
     for (const FittedLinear& linear : blocks_[b].linears) {
       maps_.push_back(std::make_unique<FactoredMap>(linear, request.latent_start,
                                                     Activations8::kRounded, pool));
-      tape_->set_map(linear.plan->spec->name, *maps_.back());
+      tape_->set_map(linear.name, *maps_.back());
     }
     for (size_t n = 0; n < blocks_[b].norms.size(); ++n) {
-      const FoldedNorm& norm = blocks_[b].norms[n];
-      if (norm.plan->folded) norms_.push_back({norm.plan->name, TunedVector(norm.values), b, n});
+      const FittedNorm& norm = blocks_[b].norms[n];
+      if (norm.folded) norms_.push_back({norm.name, TunedVector(norm.values), b, n});
     }
   }
   put_norms();

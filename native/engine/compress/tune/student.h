@@ -15,7 +15,7 @@
 #include "backend/tape/tape_backend.h"
 #include "base/buffer.h"
 #include "base/thread_pool.h"
-#include "compress/block.h"
+#include "compress/fit/fitted_block.h"
 #include "compress/tune/distillation.h"
 #include "compress/tune/factored_map.h"
 #include "models/model.h"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "compress/block.h"
+#include "compress/fit/fitted_block.h"
 #include "engine.h"
 #include "io/checkpoint.h"
 #include "models/model.h"

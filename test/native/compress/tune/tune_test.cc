@@ -75,10 +75,8 @@ TEST(a_factored_map_has_the_gradients_of_its_scales_and_passes_them_on) {
     for (int64_t i = 0; i < count; ++i) values.push_back(rng.normal());
     return values;
   };
-  LinearPlan plan;
-  plan.own_pre_scale = true;
   FittedLinear linear;
-  linear.plan = &plan;
+  linear.pre_scale = PreScale::kOwn;
   linear.fit.u = signs(kRows, kRank);
   linear.fit.v = signs(kRank, kCols);
   linear.fit.s_post = random(kRows);
