@@ -114,7 +114,7 @@ describe("a worker thread", () => {
     expect(await ended).toBe(0);
   });
 
-  test("that ends without disposing, or is terminated while streaming, takes nothing along", async () => {
+  test("that ends carelessly, or is terminated while streaming, takes nothing along", async () => {
     const careless = run("parentPort.postMessage(1); process.exit(0);");
     await new Promise((resolve) => careless.on("exit", resolve));
     const busy = run(`

@@ -69,7 +69,7 @@ function tensorsOf({ hidden, inner, layers }: Shape): Map<string, number[]> {
   return tensors;
 }
 
-/** Layout: u64 length of the header | the header, JSON | the tensors, float32, one after another. */
+/** Layout: u64 length of the header | the header, JSON | the tensors, float32, in that order. */
 function safetensors(tensors: Map<string, number[]>): Buffer {
   const random = repeatableRandom(1);
   const header: Record<string, object> = {};

@@ -6,16 +6,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { afterAll } from "vitest";
-
 export const space = "\u2581";
 
 const made: string[] = [];
-afterAll(() => {
-  for (const directory of made.splice(0)) rmSync(directory, { recursive: true, force: true });
+process.once("exit", () => {
+  for (const directory of made) rmSync(directory, { recursive: true, force: true });
 });
 
-/** A fresh directory that nobody else writes to, gone when the test file is done. */
+/** A fresh directory that nobody else writes to, gone when the process ends. */
 export function temporaryDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), "subbit-test-"));
   made.push(directory);
