@@ -9,8 +9,14 @@ import { join } from "node:path";
 export const space = "\u2581";
 
 const made: string[] = [];
-process.once("exit", () => {
-  for (const directory of made) rmSync(directory, { recursive: true, force: true });
+const removeAll = () => {
+  for (const directory of made.splice(0)) rmSync(directory, { recursive: true, force: true });
+};
+process.once("exit", removeAll);
+// How vitest ends its processes.
+process.once("SIGTERM", () => {
+  removeAll();
+  process.exit();
 });
 
 /** A fresh directory that nobody else writes to, gone when the process ends. */
