@@ -40,7 +40,7 @@ struct Tensor {
 struct Linear {
   struct Part {
     std::shared_ptr<const Weight> weight;  // shared by a tied embedding and head
-    std::vector<float> bias;  // [rows], or empty
+    std::vector<float> bias;               // [rows], or empty
   };
   std::string name;
   std::vector<Part> parts;
