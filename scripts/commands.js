@@ -38,7 +38,8 @@ export function findProgram(...names) {
  * @param {{ env?: Record<string, string> }} [options]
  */
 export function run(program, args, options = {}) {
-  const env = { ...process.env, ...options.env };
+  // CMake trusts PWD, which may reach this folder through a symbolic link.
+  const env = { ...process.env, PWD: root, ...options.env };
   const result = spawnSync(program, args, { cwd: root, stdio: "inherit", env });
   if (result.error) throw new BuildError(`${program}: ${result.error.message}`);
   if (result.status === 0) return;

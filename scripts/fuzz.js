@@ -39,6 +39,7 @@ runMain(() => {
       "-timeout=10",
       "-rss_limit_mb=2048",
       "-print_final_stats=1",
+      "-print_funcs=0",
       found,
       ...(existsSync(join(root, seeds)) ? [seeds] : []),
     ]);

@@ -1,5 +1,7 @@
 // How fast the GEMM is, against the fused multiply-add peak of the same cores measured in the same
-// breath. Each round times the peak, then the shape; the table holds medians over the rounds.
+// breath. Each round takes the fastest of a few samples of some milliseconds, of the peak and of
+// the shape in turn, so that a neighbour on the same processors is mostly left out; the table holds
+// medians over the rounds.
 // Usage: gemm_bench [--json] [--threads 1,2] [--rounds 7]
 #include <algorithm>
 #include <chrono>
@@ -110,6 +112,8 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+constexpr int kSamples = 8;
+
 struct BenchShape {
   int64_t m, n, k;
   GemmOperand::Type weights;
@@ -136,16 +140,21 @@ Result measure(const BenchShape& shape, ThreadPool& pool, int rounds) {
   const Matrix out(c.data(), shape.m, shape.n);
   const double work = 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) *
                       static_cast<double>(shape.k);
-  const int repeats = std::max(1, static_cast<int>(1e9 / work));
+  const int repeats = std::max(1, static_cast<int>(2e8 / work));
   std::vector<double> speeds;
   std::vector<double> fractions;
   gemm(left, right, out, Accumulate::kOverwrite, pool);
   for (int round = 0; round < rounds; ++round) {
-    const double peak = peak_gflops(pool);
-    const auto start = Clock::now();
-    for (int i = 0; i < repeats; ++i) gemm(left, right, out, Accumulate::kOverwrite, pool);
-    speeds.push_back(work * repeats / seconds_since(start) * 1e-9);
-    fractions.push_back(peak > 0 ? speeds.back() / peak : 0);
+    double peak = 0;
+    double speed = 0;
+    for (int sample = 0; sample < kSamples; ++sample) {
+      peak = std::max(peak, peak_gflops(pool));
+      const auto start = Clock::now();
+      for (int i = 0; i < repeats; ++i) gemm(left, right, out, Accumulate::kOverwrite, pool);
+      speed = std::max(speed, work * repeats / seconds_since(start) * 1e-9);
+    }
+    speeds.push_back(speed);
+    fractions.push_back(peak > 0 ? speed / peak : 0);
   }
   const auto [low, high] = std::minmax_element(fractions.begin(), fractions.end());
   const double middle = median(fractions);

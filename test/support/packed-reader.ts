@@ -89,7 +89,7 @@ function termWordBytes(term: Term, rows: number): number {
 }
 
 /** T[i][j] of one term before gain and scales, as float32. */
-function readTerm(view: DataView, at: number, term: Term, rows: number, mid: number[]) {
+function readTerm(view: DataView, at: number, term: Term, mid: number[]) {
   if (term.kind === 1) return signReader(view, at, term.columns);
   const v = signReader(view, at, term.columns);
   const u = signReader(view, at + signBytes(term.rank, term.columns), term.rank);
@@ -130,7 +130,7 @@ export function readPacked(bytes: Uint8Array): Matrix {
 
   const values = new Float32Array(rows * cols);
   terms.forEach((term, t) => {
-    const element = readTerm(view, at, term, rows, mids[t] ?? []);
+    const element = readTerm(view, at, term, mids[t] ?? []);
     for (let i = 0; i < rows; i++) {
       for (let j = 0; j < term.columns; j++) {
         const index = i * cols + term.first + j;

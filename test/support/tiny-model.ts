@@ -2,15 +2,28 @@
  * Small models that tests write themselves: a sentencepiece-like tokenizer of a few pieces, and a
  * llama2.c tokenizer.bin. No weights; where weights are needed, test/fixtures/models has them.
  */
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 export const space = "\u2581";
 
-/** A fresh directory that nobody else writes to. */
+const made: string[] = [];
+const removeAll = () => {
+  for (const directory of made.splice(0)) rmSync(directory, { recursive: true, force: true });
+};
+process.once("exit", removeAll);
+// How vitest ends its processes.
+process.once("SIGTERM", () => {
+  removeAll();
+  process.exit();
+});
+
+/** A fresh directory that nobody else writes to, gone when the process ends. */
 export function temporaryDirectory(): string {
-  return mkdtempSync(join(tmpdir(), "subbit-test-"));
+  const directory = mkdtempSync(join(tmpdir(), "subbit-test-"));
+  made.push(directory);
+  return directory;
 }
 
 export interface TinyTokenizer {

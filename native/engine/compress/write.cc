@@ -65,11 +65,11 @@ std::vector<OutputTensor> in_file_order(const WriteRequest& request,
   const TensorView* norm = request.checkpoint->find(request.manifest->final_norm);
   CHECK(norm != nullptr);
   tensors.push_back({{norm->name, norm->dtype, norm->shape}, norm->bytes});
-  std::stable_sort(tensors.begin(), tensors.end(),
-                   [](const OutputTensor& a, const OutputTensor& b) {
-                     return kept_alignment(a) > kept_alignment(b);
-                   });
-  return tensors;
+  std::vector<OutputTensor> ordered;
+  for (uint64_t alignment = kMostAlignment; alignment > 0; alignment /= 2)
+    for (const OutputTensor& tensor : tensors)
+      if (kept_alignment(tensor) == alignment) ordered.push_back(tensor);
+  return ordered;
 }
 
 std::string config_text(const Json& source, const WrittenModel& written) {

@@ -65,8 +65,6 @@ BlockSpec block_spec(const LlamaConfig& c, int64_t index) {
   const int64_t repeat = c.model.num_attention_heads / c.model.num_key_value_heads;
   // Attention mixes positions, not columns: column c of its output is a mix of one row of v.
   o.fold = {ScaleFold::Into::kRowsOf, qkv.name, c.q_rows() + c.kv_rows(), repeat, c.model.head_dim};
-  // A bias on v would have to be scaled along; such models keep the scale with o.
-  if (c.attention_bias) o.fold = {};
 
   LinearSpec gate_up =
       stacked("mlp.gate_up_proj", prefix, {{"mlp.gate_proj", ffn}, {"mlp.up_proj", ffn}}, hidden);
@@ -74,7 +72,6 @@ BlockSpec block_spec(const LlamaConfig& c, int64_t index) {
 
   LinearSpec down = stacked("mlp.down_proj", prefix, {{"mlp.down_proj", hidden}}, ffn);
   down.fold = {ScaleFold::Into::kRowsOf, gate_up.name, ffn, 1, ffn};
-  if (c.mlp_bias) down.fold = {};
 
   block.linears = {std::move(qkv), std::move(o), std::move(gate_up), std::move(down)};
   return block;

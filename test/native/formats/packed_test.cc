@@ -106,11 +106,8 @@ void expect_product(const PackedLinear& linear, int64_t tokens) {
                    pool);
   for (int64_t t = 0; t < tokens; ++t) {
     double input_step = 0;
-    double input_norm = 0;
-    for (int64_t j = 0; j < cols; ++j) {
+    for (int64_t j = 0; j < cols; ++j)
       input_step = std::max(input_step, double(std::fabs(values.at(t, j))) / 127);
-      input_norm += double(values.at(t, j)) * values.at(t, j);
-    }
     for (int64_t i = 0; i < rows; ++i) {
       double exact = 0;
       double weight_norm = 0;

@@ -80,13 +80,15 @@ void DenseWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
     gemm(in.values, transposed, y, Accumulate::kOverwrite, pool);
   }
   if (direct) return;
-  for (int64_t t = 0; t < tokens; ++t) {
-    const float scale = in.row_scale == nullptr ? 1.0f : in.row_scale[t];
-    for (int64_t i = 0; i < out.cols; ++i) {
-      const float value = y.at(t, i) * scale;
-      out.at(t, i) = mode == OutputMode::kAdd ? out.at(t, i) + value : value;
+  pool.parallel_for(tokens, 8, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      const float scale = in.row_scale == nullptr ? 1.0f : in.row_scale[t];
+      for (int64_t i = 0; i < out.cols; ++i) {
+        const float value = y.at(t, i) * scale;
+        out.at(t, i) = mode == OutputMode::kAdd ? out.at(t, i) + value : value;
+      }
     }
-  }
+  });
 }
 
 class DenseFormat final : public Format {

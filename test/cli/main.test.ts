@@ -1,0 +1,189 @@
+/** The command as a user starts it: its shapes, its exit codes, what goes to which stream. */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+import { beforeAll, describe, expect, test } from "vitest";
+
+import { packageRoot, packageVersion } from "../../lib/package.js";
+import { writeRandomModel } from "../support/random-model.js";
+import { temporaryDirectory } from "../support/tiny-model.js";
+
+const main = join(packageRoot, "dist/cli/main.js");
+let model: string;
+let text: string;
+// The commands have no option for the cache of token ids, so it is put elsewhere by the system's.
+const env = { ...process.env };
+beforeAll(() => {
+  model = writeRandomModel();
+  text = join(temporaryDirectory(), "text.txt");
+  writeFileSync(text, "the cat and the cat. a cat and a hand. ".repeat(60));
+  env.XDG_CACHE_HOME = temporaryDirectory();
+});
+
+function subbit(...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+    encoding: "utf8",
+    env,
+  });
+  return { status, stdout, stderr };
+}
+
+describe("the command line", () => {
+  test("explains itself", () => {
+    expect(subbit("--version").stdout).toBe(`${packageVersion()}\n`);
+    const help = subbit("--help");
+    expect(help.status).toBe(0);
+    for (const command of ["compress", "inspect", "eval", "generate"]) {
+      expect(help.stdout).toContain(command);
+      const own = subbit(command, "--help");
+      expect(own).toMatchObject({ status: 0, stderr: "" });
+      expect(own.stdout).toContain("--json");
+    }
+  });
+
+  test.each([
+    [["nonsense"]],
+    [["inspect"]],
+    [["inspect", "a", "b"]],
+    [["inspect", "a", "--nonsense"]],
+    [["compress", "a", "--out", "b"]],
+    [["compress", "a", "--bits", "few", "--out", "b"]],
+    [["compress", "a", "--bits", "0", "--out", "b"]],
+    [["compress", "a", "--bits", "1", "--out", "b", "--effort", "none"]],
+    [["compress", "a", "--bits", "1", "--out", "b", "--calibration-tokens", "9"]],
+    [["eval", "a"]],
+    [["generate", "a", "b", "--max-tokens", "1.5"]],
+  ])("called wrongly, as %j, it says so and exits with 2", (args) => {
+    const { status, stdout, stderr } = subbit(...args);
+    expect(status, stderr).toBe(2);
+    expect(stdout).toBe("");
+    expect(stderr).not.toBe("");
+    expect(stderr).not.toMatch(/\n\s+at /);
+  });
+
+  test("without a command it shows its help and exits with 2", () => {
+    const { status, stderr } = subbit();
+    expect(status).toBe(2);
+    expect(stderr).toContain("Usage");
+  });
+
+  test("a model that is not there is named, with exit code 1 and no stack", () => {
+    for (const args of [
+      ["inspect", "/nowhere"],
+      ["generate", "/nowhere", "a"],
+      ["eval", "/nowhere", "--text", text],
+    ]) {
+      const { status, stderr } = subbit(...args);
+      expect(status).toBe(1);
+      expect(stderr).toContain("/nowhere");
+      expect(stderr).not.toMatch(/\n\s+at /);
+    }
+  });
+});
+
+describe("subbit inspect", () => {
+  test("prints parameters, bytes, bits and tensors as JSON", () => {
+    const { status, stdout } = subbit("inspect", model, "--json");
+    expect(status).toBe(0);
+    const json = JSON.parse(stdout);
+    expect(Object.keys(json)).toEqual([
+      "architecture",
+      "parameters",
+      "bytes",
+      "bits_per_weight",
+      "tensors",
+    ]);
+    expect(json.bits_per_weight.file).toBeGreaterThan(32);
+    expect(json.tensors[0]).toEqual({
+      name: expect.any(String),
+      format: "F32",
+      shape: expect.any(Array),
+      bytes: expect.any(Number),
+      bits_per_weight: 32,
+      body: expect.any(Boolean),
+    });
+  });
+
+  test("prints an aligned table for people", () => {
+    const { stdout } = subbit("inspect", model);
+    const [head, first] = stdout.split("\n");
+    expect(head).toMatch(/^tensor +format +shape +bytes +bits +part$/);
+    expect(first?.indexOf("F32")).toBe(head?.indexOf("format"));
+    expect(stdout).toMatch(/bits per weight: [\d.]+ body, [\d.]+ file\n$/);
+  });
+});
+
+describe("subbit eval", () => {
+  const small = ["--context", "32", "--windows", "3"];
+
+  test("prints perplexity and predictions, and against a teacher how near it is", () => {
+    const alone = JSON.parse(subbit("eval", model, "--text", text, ...small, "--json").stdout);
+    expect(alone).toEqual({ perplexity: expect.any(Number), tokens: 93, windows: 3 });
+    const args = ["eval", model, "--text", text, ...small, "--teacher", model, "--json"];
+    const json = JSON.parse(subbit(...args).stdout);
+    expect(json.perplexity).toBe(alone.perplexity);
+    expect(json.top1_agreement).toBe(1);
+    expect(Math.abs(json.kl_mean)).toBeLessThan(1e-6);
+    expect(json.kl_p99).toBeGreaterThanOrEqual(json.kl_mean);
+  });
+
+  test("prints a table for people", () => {
+    expect(subbit("eval", model, "--text", text, ...small).stdout).toMatch(/^perplexity +[\d.]+\n/);
+  });
+});
+
+describe("subbit generate", () => {
+  test("streams the continuation to stdout and nothing else", () => {
+    const { status, stdout, stderr } = subbit("generate", model, "the cat", "--max-tokens", "8");
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const json = subbit("generate", model, "the cat", "--max-tokens", "8", "--json");
+    const result = JSON.parse(json.stdout);
+    expect(stdout).toBe(`${result.text}\n`);
+    expect(result).toMatchObject({ prompt: "the cat", finish_reason: "length" });
+    expect(result.usage).toMatchObject({ generated_tokens: 8, cached_tokens: 0 });
+    expect(Object.keys(result.timing)).toContain("decode_tps");
+  });
+
+  test("a seed repeats the text, another seed does not", () => {
+    const args = ["generate", model, "a", "--max-tokens", "20", "--temperature", "1", "--seed"];
+    expect(subbit(...args, "3").stdout).toBe(subbit(...args, "3").stdout);
+    expect(subbit(...args, "3").stdout).not.toBe(subbit(...args, "4").stdout);
+  });
+});
+
+describe("subbit compress", () => {
+  const args = (out: string) => [
+    ...["compress", model, "--bits", "3", "--out", out],
+    ...["--calibration", text, "--effort", "fast"],
+  ];
+
+  test("writes a model and reports it", () => {
+    const out = join(temporaryDirectory(), "out");
+    const { status, stdout, stderr } = subbit(...args(out), "--json");
+    expect(status, stderr).toBe(0);
+    const json = JSON.parse(stdout);
+    expect(json).toMatchObject({ out, resumed_blocks: 0 });
+    expect(json.bits_per_weight.body).toBeLessThanOrEqual(3);
+    expect(Object.keys(json.linears[0])).toEqual(
+      expect.arrayContaining(["name", "format", "bits_per_weight", "output_error"]),
+    );
+    expect(JSON.parse(subbit("inspect", out, "--json").stdout).bytes).toBe(json.bytes);
+    const again = subbit(...args(out));
+    expect(again.status).toBe(2);
+    expect(again.stderr).toContain("overwrite");
+    expect(subbit(...args(out), "--overwrite").status).toBe(0);
+  });
+
+  test("interrupted, it exits with 130 and leaves no half model", async () => {
+    const out = join(temporaryDirectory(), "out");
+    const long = ["--calibration-tokens", "2000", "--effort", "max"];
+    const child = spawn(process.execPath, [main, ...args(out).slice(0, -2), ...long], { env });
+    const ended = new Promise((resolve) => child.on("exit", resolve));
+    await expect.poll(() => existsSync(`${out}.partial`), { timeout: 30_000 }).toBe(true);
+    child.kill("SIGINT");
+    expect(await ended).toBe(130);
+    expect(existsSync(out)).toBe(false);
+    expect(readdirSync(dirname(out)).filter((name) => name !== "out.state")).toEqual([]);
+  });
+});
