@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <numbers>
 #include <string>
 #include <utility>
@@ -49,7 +50,6 @@ class Tuning {
   void check_abort() const;
 
   const TuneRequest& request_;
-  ThreadPool& pool_;
   JobControl& control_;
   int64_t vocab_;
   Rng rng_;
@@ -75,7 +75,6 @@ int64_t longest(std::span<const std::vector<int32_t>> windows) {
 Tuning::Tuning(const TuneRequest& request, std::vector<FittedBlock> blocks, ThreadPool& pool,
                JobControl& control)
     : request_(request),
-      pool_(pool),
       control_(control),
       vocab_(request.teacher->config().vocab_size),
       rng_(request.seed),
@@ -88,7 +87,8 @@ void Tuning::check_abort() const {
   if (control_.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");
 }
 
-/// The last windows are held out: neighbours in the text would know each other.
+/// The last windows are held out: neighbours in the text would know each other. Where they are too
+/// few, text of the teacher's making is.
 void Tuning::split_windows() {
   const size_t count = request_.windows.size();
   const size_t held = std::min(kMostHeldOut, count / kHeldOutPart);
@@ -104,11 +104,16 @@ void Tuning::add_teacher_text() {
   for (TrainingWindow& window : teacher_.write(text, [&](int64_t tokens) {
          check_abort();
          if (control_.on_progress) {
-           control_.on_progress({"write text", static_cast<double>(tokens),
-                                 static_cast<double>(windows * length), ""});
+           control_.on_progress(
+               {"sample", static_cast<double>(tokens), static_cast<double>(windows * length), ""});
          }
        }))
     training_.push_back(std::move(window));
+  if (!held_out_.empty()) return;
+  const auto held = static_cast<int64_t>(training_.size() / kHeldOutPart);
+  held_out_.assign(std::make_move_iterator(training_.end() - held),
+                   std::make_move_iterator(training_.end()));
+  training_.resize(training_.size() - static_cast<size_t>(held));
 }
 
 /// Every window once, in another order each time round. The teacher reads it when first met.
@@ -202,8 +207,8 @@ void Tuning::keep_if_best(int64_t step) {
 
 std::vector<FittedBlock> Tuning::run() {
   split_windows();
-  keep_if_best(0);
   add_teacher_text();
+  keep_if_best(0);
   const int64_t steps = request_.schedule.steps;
   const int64_t between = std::max<int64_t>(1, steps / kEvaluations);
   for (int64_t step = 0; step < steps; ++step) {
@@ -226,7 +231,7 @@ std::vector<FittedBlock> Tuning::run() {
 TuneSchedule tune_schedule(Effort effort) {
   switch (effort) {
     case Effort::kFast:
-      return {32, 1024, 0, kRate, kRate, kSpread};
+      return {40, 1024, 24'000, kRate, kRate, kSpread};
     case Effort::kBalanced:
       return {600, 2048, 130'000, kRate, kRate, kSpread};
     case Effort::kMax:
