@@ -108,6 +108,10 @@ TeacherTargets TargetCollector::take() {
   return std::move(targets_);
 }
 
+int64_t most_columns(int64_t rows, int64_t vocab) {
+  return std::min(vocab, rows * kTop + 2 * kDrawn);
+}
+
 HeadColumns choose_columns(const TeacherTargets& targets, int64_t vocab, Rng& rng) {
   HeadColumns columns;
   columns.tokens = targets.vocabulary;

@@ -47,6 +47,8 @@ struct HeadColumns {
   int64_t named = 0;
   float drawn_weight = 0.0f;  // how many tokens each drawn one stands for
 };
+/// No window of `rows` tokens asks for more.
+int64_t most_columns(int64_t rows, int64_t vocab);
 HeadColumns choose_columns(const TeacherTargets& targets, int64_t vocab, Rng& rng);
 
 /// Sum over the rows of KL(teacher || student), in nats, tails as one outcome. `logits` [rows,

@@ -32,10 +32,10 @@ void round_to_codes(ConstMatrix values, QuantizedRows& codes, Matrix out, Thread
 
 }  // namespace
 
-FactoredMap::FactoredMap(const FittedLinear& linear, float start, Activations8 activations,
+FactoredMap::FactoredMap(const FittedLinear& linear, float start, CodeRounding rounding,
                          ThreadPool& pool)
     : pool_(pool),
-      activations_(activations),
+      rounding_(rounding),
       u_(linear.fit.u, start),
       v_(linear.fit.v, start),
       post_(linear.fit.s_post),
@@ -54,13 +54,13 @@ void FactoredMap::forward(ConstMatrix x, Matrix y, std::span<float> saved) {
   const Matrix mid(saved.data(), x.rows, u_.cols());
   CHECK(std::ssize(saved) == x.rows * u_.cols());
   ConstMatrix input = x;
-  if (activations_ == Activations8::kRounded) {
+  if (rounding_ == CodeRounding::kOn) {
     const Matrix rounded = grow(input_, x.rows, x.cols);
     round_to_codes(x, codes_, rounded, pool_);
     input = rounded;
   }
   gemm(input, {v_.scaled(), Transpose::kYes}, mid, Accumulate::kOverwrite, pool_);
-  if (activations_ == Activations8::kRounded) round_to_codes(mid, codes_, mid, pool_);
+  if (rounding_ == CodeRounding::kOn) round_to_codes(mid, codes_, mid, pool_);
   gemm(mid, {u_.scaled(), Transpose::kYes}, y, Accumulate::kOverwrite, pool_);
 }
 

@@ -16,12 +16,12 @@
 namespace subbit {
 
 /// Whether activations pass through their codes.
-enum class Activations8 { kRounded, kExact };
+enum class CodeRounding { kOn, kOff };
 
 class FactoredMap final : public LinearMap {
  public:
   /// `start`: as in SignLatents.
-  FactoredMap(const FittedLinear& linear, float start, Activations8 activations, ThreadPool& pool);
+  FactoredMap(const FittedLinear& linear, float start, CodeRounding rounding, ThreadPool& pool);
 
   Shape shape() const override { return {u_.rows(), v_.cols()}; }
   int64_t saved_per_token() const override { return u_.cols(); }
@@ -47,7 +47,7 @@ class FactoredMap final : public LinearMap {
   Matrix grow(Buffer<float>& buffer, int64_t rows, int64_t cols);
 
   ThreadPool& pool_;
-  Activations8 activations_;
+  CodeRounding rounding_;
   SignLatents u_;
   SignLatents v_;
   TunedVector post_;

@@ -44,9 +44,10 @@ Student::Student(const StudentRequest& request, std::vector<FittedBlock> blocks,
   const ModelConfig& config = model_.config();
   model_.prepare(longest_);
   quantize_ends(*request.manifest);
-  // The most columns a head can be asked for is the vocabulary; untouched pages cost nothing.
   const MemoryOptions rows{longest_, longest_, longest_, KvType::kF32};
-  activations_ = carve_activations(model_.activation_widths(), rows, storage_);
+  ActivationWidths widths = model_.activation_widths();
+  widths.vocab = most_columns(longest_, widths.vocab);
+  activations_ = carve_activations(widths, rows, storage_);
   keys_ = Buffer<float>(longest_ * config.num_key_value_heads * config.head_dim);
   values_ = Buffer<float>(keys_.size());
   tape_ = std::make_unique<TapeBackend>(*compute_, storage_.span(), pool);
@@ -55,8 +56,8 @@ Student::Student(const StudentRequest& request, std::vector<FittedBlock> blocks,
   tape_->set_map(request.manifest->head, *head_);
   for (size_t b = 0; b < blocks_.size(); ++b) {
     for (const FittedLinear& linear : blocks_[b].linears) {
-      maps_.push_back(std::make_unique<FactoredMap>(linear, request.latent_start,
-                                                    Activations8::kRounded, pool));
+      maps_.push_back(
+          std::make_unique<FactoredMap>(linear, request.latent_start, CodeRounding::kOn, pool));
       tape_->set_map(linear.name, *maps_.back());
     }
     for (size_t n = 0; n < blocks_[b].norms.size(); ++n) {

@@ -82,7 +82,7 @@ TEST(a_factored_map_has_the_gradients_of_its_scales_and_passes_them_on) {
   linear.fit.s_post = random(kRows);
   linear.fit.s_pre = random(kCols);
   ThreadPool pool(2);
-  FactoredMap map(linear, 0.3f, Activations8::kExact, pool);
+  FactoredMap map(linear, 0.3f, CodeRounding::kOff, pool);
   std::vector<float> x = random(3 * kCols);
   std::vector<float> grad_y = random(3 * kRows);
   const auto loss = [&] {  // U V written out, in double
