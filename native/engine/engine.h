@@ -20,7 +20,8 @@ std::string_view engine_version();
 
 // ---- jobs ---------------------------------------------------------------------------------------
 
-/// Progress of long work. `phase` is a word ("map", "calibrate", "fit", "tune", ...); total 0 = unknown.
+/// Progress of long work. `phase` is a word ("map", "calibrate", "fit", "tune", ...); total 0 =
+/// unknown.
 struct Progress {
   std::string phase;
   double loaded = 0;
