@@ -124,5 +124,6 @@ await continueStory(original);
 await showModel(compressed, "compressed");
 await continueStory(compressed);
 say(
-  "The compressed model is not tuned yet, so its text is poor; the next step of the work is that.",
+  'It was tuned for half a minute only (effort "fast"); "balanced" and "max" take longer for ' +
+    "better text.",
 );

@@ -20,7 +20,8 @@ std::string_view engine_version();
 
 // ---- jobs ---------------------------------------------------------------------------------------
 
-/// Progress of long work. `phase` is a word ("map", "calibrate", "fit", ...); total 0 = unknown.
+/// Progress of long work. `phase` is a word ("map", "calibrate", "fit", "tune", ...); total 0 =
+/// unknown.
 struct Progress {
   std::string phase;
   double loaded = 0;
@@ -195,6 +196,7 @@ struct CompressRequest {
   uint64_t seed = 0;
   int threads = 0;
   std::string state;  // a directory for finished blocks; empty: `out` + ".state"
+  bool tune = true;   // false: blocks stay as they were fitted, to see what tuning is worth
 };
 
 struct CompressedLinear {

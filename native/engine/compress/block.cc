@@ -12,21 +12,10 @@
 #include "base/rng.h"
 #include "compress/fit/factored/factored.h"
 #include "compress/fold.h"
+#include "formats/registry.h"
 
 namespace subbit {
 namespace {
-
-/// A linear between its fit and its bytes.
-struct FittedLinear {
-  const LinearPlan* plan = nullptr;
-  FactoredFit fit;
-  std::vector<float> bias;  // [rows], or empty
-};
-
-struct FoldedNorm {
-  const NormPlan* plan = nullptr;
-  std::vector<float> values;
-};
 
 std::vector<float> stacked_bias(const Linear& linear) {
   std::vector<float> bias;
@@ -61,7 +50,8 @@ FittedLinear fit_linear(const BlockRequest& request, const LinearPlan& plan, uin
   const Buffer<float> weights = stacked_weights(*linear);
 
   FittedLinear fitted;
-  fitted.plan = &plan;
+  fitted.name = spec.name;
+  if (plan.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
   if (plan.bias) fitted.bias = stacked_bias(*linear);
   FactoredOptions options;
   options.rank = plan.rank;
@@ -80,26 +70,24 @@ FittedLinear fit_linear(const BlockRequest& request, const LinearPlan& plan, uin
 }
 
 FittedLinear& find_fitted(std::vector<FittedLinear>& fitted, const std::string& name) {
-  const auto found = std::find_if(fitted.begin(), fitted.end(), [&](const FittedLinear& linear) {
-    return linear.plan->spec->name == name;
-  });
+  const auto found = std::find_if(fitted.begin(), fitted.end(),
+                                  [&](const FittedLinear& linear) { return linear.name == name; });
   CHECK(found != fitted.end());
   return *found;
 }
 
 /// Moves s_pre where the plan says and leaves ones behind.
-void fold(FittedLinear& linear, std::vector<FittedLinear>& fitted, std::vector<FoldedNorm>& norms) {
-  const ScaleFold& target = linear.plan->spec->fold;
-  if (linear.plan->own_pre_scale) return;
+void fold(FittedLinear& linear, const ScaleFold& target, FittedBlock& block) {
+  if (linear.pre_scale == PreScale::kOwn) return;
   std::vector<float> s_pre(linear.fit.s_pre.size(), 1.0f);
   std::swap(s_pre, linear.fit.s_pre);
   if (target.into == ScaleFold::Into::kRowsOf) {
-    FittedLinear& producer = find_fitted(fitted, target.target);
+    FittedLinear& producer = find_fitted(block.linears, target.target);
     fold_into_rows(target, s_pre, producer.fit.s_post, producer.bias);
     return;
   }
-  for (FoldedNorm& norm : norms) {
-    if (norm.plan->name == target.target) return fold_into_norm(s_pre, norm.values);
+  for (FittedNorm& norm : block.norms) {
+    if (norm.name == target.target) return fold_into_norm(s_pre, norm.values);
   }
   CHECK(false);  // the manifest names a norm that is not the block's
 }
@@ -110,23 +98,24 @@ std::vector<std::byte> bytes_of(std::span<const Half> values) {
 }
 
 /// The norm's bytes. A power of two that a folded norm could not hold goes into the linear.
-std::vector<std::byte> finish_norm(const FoldedNorm& norm, const Checkpoint& checkpoint,
-                                   std::vector<FittedLinear>& fitted) {
-  if (!norm.plan->folded) {
-    const TensorView* source = checkpoint.find(norm.plan->name);
+std::vector<std::byte> finish_norm(const FittedNorm& norm, const Checkpoint& checkpoint,
+                                   const BlockPlan& plan, std::vector<FittedLinear>& fitted) {
+  if (!norm.folded) {
+    const TensorView* source = checkpoint.find(norm.name);
     CHECK(source != nullptr);
     return {source->bytes.begin(), source->bytes.end()};
   }
   const HalfNorm half = norm_to_halves(norm.values);
-  for (FittedLinear& linear : fitted) {
-    if (linear.plan->own_pre_scale || linear.plan->spec->fold.target != norm.plan->name) continue;
+  for (size_t i = 0; i < fitted.size(); ++i) {
+    FittedLinear& linear = fitted[i];
+    if (linear.pre_scale == PreScale::kOwn) continue;
+    if (plan.linears[i].spec->fold.target != norm.name) continue;
     for (float& scale : linear.fit.s_post) scale = std::ldexp(scale, half.exponent);
   }
   return bytes_of(half.values);
 }
 
-FinishedTensor finish_linear(const FittedLinear& linear) {
-  const LinearPlan& plan = *linear.plan;
+FinishedTensor finish_linear(const FittedLinear& linear, const LinearPlan& plan) {
   FinishedTensor tensor;
   tensor.bytes = pack_factored(linear.fit, plan.own_pre_scale, linear.bias);
   CHECK(tensor.bytes.size() == plan.bytes);
@@ -135,18 +124,28 @@ FinishedTensor finish_linear(const FittedLinear& linear) {
   return tensor;
 }
 
-CompressedLinear report_on(const FittedLinear& linear) {
-  const LinearSpec& spec = *linear.plan->spec;
+CompressedLinear report_on(const FittedLinear& linear, const LinearPlan& plan) {
+  const LinearSpec& spec = *plan.spec;
   CompressedLinear report;
   report.name = spec.name;
-  report.format = "factored r=" + std::to_string(linear.plan->rank);
+  report.format = "factored r=" + std::to_string(plan.rank);
   report.rows = spec.shape.rows;
   report.cols = spec.shape.cols;
-  report.bytes = linear.plan->bytes;
+  report.bytes = plan.bytes;
   report.bits_per_weight = bits_per_weight(report.bytes, spec.shape.count());
   report.weight_error = linear.fit.weight_error;
   report.output_error = linear.fit.output_error;
   return report;
+}
+
+/// A vector's values, whatever float type it has.
+std::vector<float> dense_values(const TensorView& tensor) {
+  const Shape shape{1, tensor.count()};
+  TensorView row = tensor;
+  row.shape = {1, shape.cols};
+  std::vector<float> values(static_cast<size_t>(shape.cols));
+  find_format("dense")->view(row, shape)->unpack_rows(0, {values.data(), 1, shape.cols});
+  return values;
 }
 
 }  // namespace
@@ -168,32 +167,58 @@ std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& chec
 FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool, const BlockStep& step) {
   const BlockPlan& plan = *request.plan;
   Rng seeds(request.seed);
-  std::vector<FittedLinear> fitted;
+  FittedBlock block;
   for (const LinearPlan& linear : plan.linears)
-    fitted.push_back(fit_linear(request, linear, seeds.next(), pool, step));
-
-  std::vector<FoldedNorm> norms;
+    block.linears.push_back(fit_linear(request, linear, seeds.next(), pool, step));
   for (const NormPlan& norm : plan.norms) {
     const std::vector<float>* values = request.model->find_norm(norm.name);
     CHECK(values != nullptr);
-    norms.push_back({&norm, *values});
+    block.norms.push_back({norm.name, norm.folded, *values});
   }
-  for (FittedLinear& linear : fitted) fold(linear, fitted, norms);
+  for (size_t i = 0; i < plan.linears.size(); ++i)
+    fold(block.linears[i], plan.linears[i].spec->fold, block);
+  return pack_block(plan, *request.checkpoint, std::move(block));
+}
 
+FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block) {
   std::vector<std::vector<std::byte>> norm_bytes;
-  for (const FoldedNorm& norm : norms)
-    norm_bytes.push_back(finish_norm(norm, *request.checkpoint, fitted));
+  for (const FittedNorm& norm : block.norms)
+    norm_bytes.push_back(finish_norm(norm, checkpoint, plan, block.linears));
 
-  FinishedBlock block;
-  const std::vector<TensorSpec> specs = tensors_of(plan, *request.checkpoint);
-  for (const FittedLinear& linear : fitted) {
-    block.tensors.push_back(finish_linear(linear));
-    block.linears.push_back(report_on(linear));
+  FinishedBlock finished;
+  const std::vector<TensorSpec> specs = tensors_of(plan, checkpoint);
+  CHECK(block.linears.size() == plan.linears.size());
+  for (size_t i = 0; i < plan.linears.size(); ++i) {
+    finished.tensors.push_back(finish_linear(block.linears[i], plan.linears[i]));
+    finished.linears.push_back(report_on(block.linears[i], plan.linears[i]));
   }
-  for (size_t i = 0; i < norms.size(); ++i) {
-    block.tensors.push_back({specs[fitted.size() + i], std::move(norm_bytes[i])});
-    CHECK(static_cast<int64_t>(block.tensors.back().bytes.size()) ==
-          specs[fitted.size() + i].bytes());
+  for (size_t i = 0; i < block.norms.size(); ++i) {
+    const TensorSpec& spec = specs[block.linears.size() + i];
+    finished.tensors.push_back({spec, std::move(norm_bytes[i])});
+    CHECK(static_cast<int64_t>(finished.tensors.back().bytes.size()) == spec.bytes());
+  }
+  return finished;
+}
+
+FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
+                         std::span<const CompressedLinear> reports) {
+  FittedBlock block;
+  CHECK(reports.size() == plan.linears.size());
+  for (size_t i = 0; i < plan.linears.size(); ++i) {
+    const LinearPlan& linear = plan.linears[i];
+    const TensorView* tensor = file.find(linear.spec->name + ".packed");
+    CHECK(tensor != nullptr);
+    FittedLinear& fitted = block.linears.emplace_back();
+    fitted.name = linear.spec->name;
+    if (linear.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
+    fitted.fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
+    fitted.fit.weight_error = reports[i].weight_error;
+    fitted.fit.output_error = reports[i].output_error;
+  }
+  for (const NormPlan& norm : plan.norms) {
+    const TensorView* tensor = file.find(norm.name);
+    CHECK(tensor != nullptr);
+    block.norms.push_back({norm.name, norm.folded, dense_values(*tensor)});
   }
   return block;
 }

@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "compress/calibrate.h"
+#include "compress/fit/fitted_block.h"
 #include "compress/plan.h"
 #include "engine.h"
 #include "io/safetensors.h"
@@ -41,6 +43,12 @@ using BlockStep = std::function<void(const std::string& linear)>;
 
 /// The tensors announced in advance: names, types and sizes depend on the plan alone.
 std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& checkpoint);
+
+/// The tensors of `block`, each packed linear read back and compared. Throws kNonFinite.
+FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block);
+/// What pack_block packed into `file`, as the runtime reads it.
+FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
+                         std::span<const CompressedLinear> reports);
 
 /// Throws kNonFinite naming the tensor, or what `step` throws. Memory: the factors of all the
 /// block's linears, one byte a sign, and fit_factored's for the one at work.

@@ -117,25 +117,27 @@ BlockStore::BlockStore(const std::string& state_directory, const Fingerprint& fi
   write_text((fs::path(directory_) / kFingerprintFile).string(), fingerprint.text);
 }
 
-std::string BlockStore::path_of(int64_t index) const {
+std::string BlockStore::path_of(int64_t index, BlockStage stage) const {
   char name[40];
-  std::snprintf(name, sizeof name, "block-%05lld.safetensors", static_cast<long long>(index));
+  std::snprintf(name, sizeof name, "%s-%05lld.safetensors",
+                stage == BlockStage::kFitted ? "block" : "tuned", static_cast<long long>(index));
   return (fs::path(directory_) / name).string();
 }
 
-void BlockStore::save(int64_t index, const FinishedBlock& block) {
+void BlockStore::save(int64_t index, const FinishedBlock& block, BlockStage stage) {
   JsonArray reports;
   for (const CompressedLinear& linear : block.linears) reports.push_back(to_json(linear));
   std::vector<TensorSpec> specs;
   for (const FinishedTensor& tensor : block.tensors) specs.push_back(tensor.spec);
-  SafetensorsWriter writer(path_of(index), std::move(specs),
+  SafetensorsWriter writer(path_of(index, stage), std::move(specs),
                            {{kReportKey, Json(std::move(reports)).dump()}});
   for (const FinishedTensor& tensor : block.tensors) writer.write(tensor.spec.name, tensor.bytes);
   writer.commit();
 }
 
-StoredBlock BlockStore::load(int64_t index, const std::vector<TensorSpec>& expected) const {
-  const std::string path = path_of(index);
+StoredBlock BlockStore::load(int64_t index, const std::vector<TensorSpec>& expected,
+                             BlockStage stage) const {
+  const std::string path = path_of(index, stage);
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return {};
   try {

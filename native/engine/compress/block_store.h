@@ -20,21 +20,24 @@ struct StoredBlock {
   std::vector<CompressedLinear> linears;
 };
 
+enum class BlockStage { kFitted, kTuned };
+
 class BlockStore {
  public:
   /// Creates directories as needed. Throws kFileError.
   BlockStore(const std::string& state_directory, const Fingerprint& fingerprint);
 
   /// Throws kFileError. The block appears whole or not at all.
-  void save(int64_t index, const FinishedBlock& block);
+  void save(int64_t index, const FinishedBlock& block, BlockStage stage = BlockStage::kFitted);
   /// The block if it is there and holds exactly `expected`, else an empty `file`: what does not
   /// read back is made again.
-  StoredBlock load(int64_t index, const std::vector<TensorSpec>& expected) const;
+  StoredBlock load(int64_t index, const std::vector<TensorSpec>& expected,
+                   BlockStage stage = BlockStage::kFitted) const;
   /// Removes what this request stored, and the state directory when nothing else is in it.
   void remove();
 
  private:
-  std::string path_of(int64_t index) const;
+  std::string path_of(int64_t index, BlockStage stage) const;
 
   std::string parent_;
   std::string directory_;

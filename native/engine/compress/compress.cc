@@ -14,6 +14,7 @@
 #include "compress/calibrate.h"
 #include "compress/fingerprint.h"
 #include "compress/plan.h"
+#include "compress/tune/tune.h"
 #include "compress/write.h"
 #include "engine.h"
 #include "formats/registry.h"
@@ -46,6 +47,8 @@ class Compression {
   void find_stored_blocks();
   void compress_missing_blocks();
   FinishedBlock compress_one(size_t index, const InputMoments& moments);
+  void tune_blocks();
+  bool find_tuned_blocks();
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
   void report_fit(const std::string& linear);
 
@@ -187,9 +190,41 @@ void Compression::compress_missing_blocks() {
   }
 }
 
+/// All of them or none: blocks are tuned together.
+bool Compression::find_tuned_blocks() {
+  std::vector<StoredBlock> tuned;
+  for (size_t i = 0; i < plan_.blocks.size(); ++i) {
+    tuned.push_back(store_.load(static_cast<int64_t>(i), tensors_of(plan_.blocks[i], checkpoint_),
+                                BlockStage::kTuned));
+    if (tuned.back().file == nullptr) return false;
+  }
+  blocks_ = std::move(tuned);
+  return true;
+}
+
+/// An interrupted tuning begins again from the fitted blocks.
+void Compression::tune_blocks() {
+  const TuneSchedule schedule = tune_schedule(request_.effort);
+  if (!request_.tune || schedule.steps == 0 || find_tuned_blocks()) return;
+  std::vector<FittedBlock> fitted;
+  for (size_t i = 0; i < blocks_.size(); ++i)
+    fitted.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));
+  const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
+  const std::unique_ptr<Model> student = architecture_.load(checkpoint_, WeightMode::kAsStored);
+  std::vector<FittedBlock> tuned = tune(
+      {&manifest_, teacher.get(), student.get(), request_.calibration, schedule, request_.seed},
+      std::move(fitted), pool_, control_);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    store_.save(static_cast<int64_t>(i),
+                pack_block(plan_.blocks[i], checkpoint_, std::move(tuned[i])), BlockStage::kTuned);
+  }
+  CHECK(find_tuned_blocks());
+}
+
 CompressResult Compression::run() {
   find_stored_blocks();
   compress_missing_blocks();
+  tune_blocks();
   const WrittenModel written = write_model(
       {request_.out, &checkpoint_, &manifest_, model_.get(), &plan_, &blocks_}, control_);
   CompressResult result;

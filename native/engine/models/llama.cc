@@ -190,6 +190,7 @@ void LlamaModel::replace_linear(std::string_view name, Linear linear) {
   auto* place = const_cast<Linear*>(find_linear(name));
   CHECK(place != nullptr && place->shape == linear.shape);
   linear.name = place->name;
+  if (place == &head_ && head_.name == embedding_.name) embedding_ = linear;  // tied
   *place = std::move(linear);
 }
 

@@ -167,7 +167,9 @@ TEST(folded_scales_leave_the_weights_the_fit_reported) {
   // are q, k and v here, because a scale shared by query heads is not folded into v.
   for (const char* fixture : {"tiny-llama", "tiny-llama3"}) {
     const std::string out = test::temporary_directory() + "/out";
-    const CompressResult result = run(request_for(fixture, out));
+    CompressRequest request = request_for(fixture, out);
+    request.tune = false;
+    const CompressResult result = run(request);
     const Opened source(test::fixture(std::string("models/") + fixture));
     const Opened packed(out);
     const BlockSpec& block = source.manifest.blocks[1];
@@ -219,6 +221,7 @@ TEST(the_scale_of_down_is_found_in_the_rows_of_up) {
   write_skewed_model(directory + "/skewed");
   CompressRequest request = request_for("tiny-llama", directory + "/out");
   request.source = directory + "/skewed";
+  request.tune = false;
   const CompressResult result = run(request);
   const Opened source(request.source);
   const Opened packed(request.out);

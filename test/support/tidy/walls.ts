@@ -68,6 +68,10 @@ export const walls: Wall[] = [
     ],
   },
   {
+    room: "engine/backend/tape/",
+    may: [base, "engine/linalg/", "engine/backend/backend.h", "engine/formats/format.h"],
+  },
+  {
     room: "engine/models/",
     may: [base, "engine/io/", "engine/backend/backend.h", ...contracts],
   },
@@ -119,6 +123,7 @@ export const walls: Wall[] = [
       "engine/models/",
       "engine/backend/backend.h",
       "engine/backend/cpu/cpu_backend.h",
+      "engine/backend/tape/",
       // The container of every term kind: what compress/ plans for and writes.
       "engine/formats/packed/",
       ...contracts,

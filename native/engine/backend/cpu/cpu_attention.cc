@@ -7,9 +7,9 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/cpu_operations.h"
-#include "backend/cpu/exponential.h"
 #include "base/check.h"
 #include "linalg/dense_dot_kernel.h"
+#include "linalg/exponential.h"
 #include "linalg/widen.h"
 
 namespace subbit {

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_operations.h"
-#include "backend/cpu/exponential.h"
 #include "base/check.h"
+#include "linalg/exponential.h"
 
 namespace subbit {
 namespace {

@@ -10,7 +10,9 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "compress/fit/factored/scales.h"
+#include "formats/packed/packed.h"
 #include "formats/registry.h"
+#include "formats/signs/layout.h"
 #include "linalg/gemm.h"
 
 namespace subbit {
@@ -170,6 +172,33 @@ std::vector<std::byte> pack_factored(const FactoredFit& fit, bool own_pre_scale,
   if (own_pre_scale) linear.s_pre = fit.s_pre;
   linear.terms.push_back(std::move(term));
   return pack(linear);
+}
+
+FactoredFit unpack_factored(std::span<const std::byte> bytes, const std::string& where,
+                            std::vector<float>& bias) {
+  const PackedView view = parse_packed(bytes, where);
+  if (view.terms.size() != 1 || view.terms[0].kind->tag() != factored_tag()) {
+    throw Error(ErrorCode::kUnsupportedFormat, where + " is not one factored term",
+                {{"tensor", where}, {"actual", describe_packed(view)}});
+  }
+  const TermView& term = view.terms[0].view;
+  const auto read = [&](std::span<const std::byte> words, int64_t rows, int64_t cols) {
+    SignMatrix signs{rows, cols, std::vector<uint8_t>(static_cast<size_t>(rows * cols))};
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j)
+        signs.bits[static_cast<size_t>(i * cols + j)] = unpack_sign(words, i, j, cols) > 0;
+    return signs;
+  };
+  const int64_t rank = term.shape.rank;
+  const auto split = static_cast<size_t>(sign_bytes(rank, view.shape.cols));
+  FactoredFit fit;
+  fit.v = read(term.words.first(split), rank, view.shape.cols);
+  fit.u = read(term.words.subspan(split), view.shape.rows, rank);
+  for (const Half scale : view.s_post) fit.s_post.push_back(to_float(scale) * term.gain);
+  fit.s_pre.assign(static_cast<size_t>(view.shape.cols), 1.0f);
+  for (size_t j = 0; j < view.s_pre.size(); ++j) fit.s_pre[j] = to_float(view.s_pre[j]);
+  bias.assign(view.bias.begin(), view.bias.end());
+  return fit;
 }
 
 void verify_factored(std::span<const std::byte> bytes, const FactoredFit& fit,

@@ -60,6 +60,12 @@ uint64_t factored_bytes(const FactoredLayout& layout);
 std::vector<std::byte> pack_factored(const FactoredFit& fit, bool own_pre_scale,
                                      std::vector<float> bias);
 
+/// The inverse of pack_factored, up to the rounding of the scales to halves: signs, s_post with the
+/// gain in it, s_pre (ones where it was folded away), and the bias. `bytes` aligned to 4. Throws
+/// kCorruptFile, kUnsupportedFormat.
+FactoredFit unpack_factored(std::span<const std::byte> bytes, const std::string& where,
+                            std::vector<float>& bias);
+
 /// Reads `bytes` back as the runtime will and compares rows spread over the matrix with the fit.
 /// Throws kInternal, naming `where`, when an element is off by more than the rounding of its two
 /// half scales. (Each row costs rank * cols steps of the slow reference, so not all are read.)

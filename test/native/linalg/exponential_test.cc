@@ -1,5 +1,5 @@
 // The engine's own exp against the C library's in double.
-#include "backend/cpu/exponential.h"
+#include "linalg/exponential.h"
 
 #include <bit>
 #include <cmath>

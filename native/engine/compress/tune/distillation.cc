@@ -1,0 +1,199 @@
+// Targets and loss. With Z = sum_c w_c e^(l_c), q_c = w_c e^(l_c) / Z, and t the tail:
+//
+//   loss = sum_top p log(p / q) + p_t log(p_t / q_t)
+//   d loss / d l_c = q_c - p_c in the top,  q_c - p_t q_c / q_t in the tail
+#include "compress/tune/distillation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "linalg/exponential.h"
+
+namespace subbit {
+namespace {
+
+/// A teacher's top 32 hold 99 % of the mass on stories.
+constexpr int64_t kTop = 32;
+/// Drawn columns: enough that the estimate of what lies outside moves the loss by less than 1 %.
+constexpr int64_t kDrawn = 512;
+constexpr double kLeastTail = 1e-6;
+/// What lies this far below a row's largest logit (e^-16 = 1e-7) is never among its top.
+constexpr float kReach = 16.0f;
+
+/// sum(e^(row - largest)).
+double sum_of_powers(const float* row, int64_t count, float largest) {
+  double total = 0.0;
+  constexpr int64_t kRun = 4096;  // float sums are short, the total is double
+  for (int64_t first = 0; first < count; first += kRun) {
+    const int64_t end = std::min(count, first + kRun);
+    Float4 sums = {};
+    int64_t i = first;
+    for (; i + 4 <= end; i += 4) sums += exponential(load4(row + i) - largest);
+    total += (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    for (; i < end; ++i) total += std::exp(static_cast<double>(row[i]) - largest);
+  }
+  return total;
+}
+
+float largest_of(const float* row, int64_t count) {
+  Float4 lanes = Float4{} + row[0];
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const Float4 next = load4(row + i);
+    lanes = choose(next > lanes, next, lanes);
+  }
+  float largest = std::max(std::max(lanes[0], lanes[1]), std::max(lanes[2], lanes[3]));
+  for (; i < count; ++i) largest = std::max(largest, row[i]);
+  return largest;
+}
+
+/// The likeliest ids, likeliest first; of equals the lower id.
+void keep_top(const float* row, int64_t vocab, int32_t* ids, float* probabilities, int64_t width) {
+  const float largest = largest_of(row, vocab);
+  std::vector<int32_t> candidates;
+  for (int32_t first = 0; first < vocab; first += 16) {
+    const int32_t end = std::min(first + 16, static_cast<int32_t>(vocab));
+    if (largest_of(row + first, end - first) < largest - kReach) continue;
+    for (int32_t i = first; i < end; ++i)
+      if (row[i] >= largest - kReach) candidates.push_back(i);
+  }
+  for (int32_t i = 0; std::ssize(candidates) < width; ++i)
+    if (row[i] < largest - kReach) candidates.push_back(i);
+  std::partial_sort(
+      candidates.begin(), candidates.begin() + width, candidates.end(),
+      [&](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+  const double sum = sum_of_powers(row, vocab, largest);
+  for (int64_t k = 0; k < width; ++k) {
+    ids[k] = candidates[static_cast<size_t>(k)];
+    probabilities[k] =
+        static_cast<float>(std::exp(static_cast<double>(row[ids[k]]) - largest) / sum);
+  }
+}
+
+}  // namespace
+
+TargetCollector::TargetCollector(int64_t rows, int64_t vocab) : vocab_(vocab) {
+  targets_.rows = rows;
+  targets_.width = std::min(kTop, vocab);
+  const auto count = static_cast<size_t>(rows * targets_.width);
+  targets_.columns.resize(count);
+  targets_.probabilities.resize(count);
+}
+
+void TargetCollector::add(int64_t first, ConstMatrix logits, ThreadPool& pool) {
+  CHECK(logits.cols == vocab_);
+  pool.parallel_for(logits.rows, 1, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) add_row(first + t, logits.row(t));
+  });
+}
+
+void TargetCollector::add_row(int64_t row, const float* logits) {
+  CHECK(row >= 0 && row < targets_.rows);
+  const int64_t at = row * targets_.width;
+  keep_top(logits, vocab_, targets_.columns.data() + at, targets_.probabilities.data() + at,
+           targets_.width);
+}
+
+TeacherTargets TargetCollector::take() {
+  std::vector<int32_t>& vocabulary = targets_.vocabulary;
+  vocabulary = targets_.columns;
+  std::sort(vocabulary.begin(), vocabulary.end());
+  vocabulary.erase(std::unique(vocabulary.begin(), vocabulary.end()), vocabulary.end());
+  for (int32_t& column : targets_.columns) {
+    column = static_cast<int32_t>(std::lower_bound(vocabulary.begin(), vocabulary.end(), column) -
+                                  vocabulary.begin());
+  }
+  return std::move(targets_);
+}
+
+int64_t most_columns(int64_t rows, int64_t vocab) {
+  return std::min(vocab, rows * kTop + 2 * kDrawn);
+}
+
+HeadColumns choose_columns(const TeacherTargets& targets, int64_t vocab, Rng& rng) {
+  HeadColumns columns;
+  columns.tokens = targets.vocabulary;
+  columns.named = std::ssize(targets.vocabulary);
+  const int64_t others = vocab - columns.named;
+  if (others <= 2 * kDrawn) {  // so few that all may come
+    for (int32_t id = 0; id < vocab; ++id) {
+      if (!std::binary_search(targets.vocabulary.begin(), targets.vocabulary.end(), id))
+        columns.tokens.push_back(id);
+    }
+    columns.drawn_weight = 1.0f;
+    return columns;
+  }
+  for (int64_t drawn = 0; drawn < kDrawn;) {
+    const auto id = static_cast<int32_t>(rng.uniform() * static_cast<double>(vocab));
+    if (std::binary_search(targets.vocabulary.begin(), targets.vocabulary.end(), id)) continue;
+    columns.tokens.push_back(id);  // twice is no harm: the estimate stays unbiased
+    ++drawn;
+  }
+  columns.drawn_weight = static_cast<float>(others) / static_cast<float>(kDrawn);
+  return columns;
+}
+
+namespace {
+
+/// One row's loss; `q` [columns] is scratch and, with a gradient, its place.
+double row_loss(const TeacherTargets& targets, const HeadColumns& columns, int64_t t,
+                const float* logits, float* q, const float* gradient_scale) {
+  const auto count = static_cast<int64_t>(columns.tokens.size());
+  const float largest = largest_of(logits, count);
+  for (int64_t c = 0; c < count; c += 4) {
+    const int64_t some = std::min<int64_t>(4, count - c);
+    store_some(q + c, exponential(load_some(logits + c, some) - largest), some);
+  }
+  for (int64_t c = columns.named; c < count; ++c) q[c] *= columns.drawn_weight;
+  double z = 0.0;
+  for (int64_t c = 0; c < count; ++c) z += q[c];
+
+  const int32_t* top = targets.columns.data() + t * targets.width;
+  const float* p = targets.probabilities.data() + t * targets.width;
+  double loss = 0.0;
+  double top_p = 0.0;
+  double top_q = 0.0;
+  for (int64_t k = 0; k < targets.width; ++k) {
+    const double q_k = std::max(q[top[k]] / z, 1e-30);
+    if (p[k] > 0.0f) loss += p[k] * std::log(p[k] / q_k);
+    top_p += p[k];
+    top_q += q_k;
+  }
+  const double p_tail = std::max(1.0 - top_p, kLeastTail);
+  const double q_tail = std::max(1.0 - top_q, kLeastTail);
+  loss += p_tail * std::log(p_tail / q_tail);
+  if (gradient_scale == nullptr) return loss;
+
+  const double scale = *gradient_scale;
+  const auto tail = static_cast<float>(scale * (1.0 - p_tail / q_tail) / z);
+  const auto head = static_cast<float>(scale / z);
+  std::vector<float> kept(static_cast<size_t>(targets.width));
+  for (int64_t k = 0; k < targets.width; ++k) kept[static_cast<size_t>(k)] = q[top[k]];
+  for (int64_t c = 0; c < count; ++c) q[c] *= tail;
+  for (int64_t k = 0; k < targets.width; ++k)
+    q[top[k]] = kept[static_cast<size_t>(k)] * head - static_cast<float>(scale) * p[k];
+  return loss;
+}
+
+}  // namespace
+
+double distillation_loss(const TeacherTargets& targets, const HeadColumns& columns,
+                         ConstMatrix logits, const LossGradient* gradient, ThreadPool& pool) {
+  CHECK(logits.rows == targets.rows && logits.cols == std::ssize(columns.tokens));
+  std::vector<double> losses(static_cast<size_t>(logits.rows));
+  pool.parallel_for(logits.rows, 4, [&](Range range) {
+    std::vector<float> scratch(static_cast<size_t>(logits.cols));
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      float* q = gradient == nullptr ? scratch.data() : gradient->grad.row(t);
+      losses[static_cast<size_t>(t)] = row_loss(targets, columns, t, logits.row(t), q,
+                                                gradient == nullptr ? nullptr : &gradient->scale);
+    }
+  });
+  double sum = 0.0;
+  for (const double loss : losses) sum += loss;
+  return sum;
+}
+
+}  // namespace subbit

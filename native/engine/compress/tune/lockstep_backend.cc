@@ -1,0 +1,45 @@
+// Delegation, row by row where rows have positions.
+#include "compress/tune/lockstep_backend.h"
+
+#include "base/check.h"
+
+namespace subbit {
+
+void LockstepBackend::embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) {
+  inner_.embed(table, tokens, h);
+}
+
+void LockstepBackend::rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) {
+  inner_.rms_norm(x, weight, eps, out);
+}
+
+void LockstepBackend::linear(const Linear& linear, Tensor x, Tensor y) {
+  inner_.linear(linear, x, y);
+}
+
+void LockstepBackend::linear_add(const Linear& linear, Tensor x, Tensor y) {
+  inner_.linear_add(linear, x, y);
+}
+
+void LockstepBackend::rope(const RopeTable& table, int64_t first_position, int64_t heads,
+                           Tensor x) {
+  for (int64_t row = 0; row < x.rows; ++row)
+    inner_.rope(table, first_position, heads, x.rows_from(row, 1));
+}
+
+void LockstepBackend::attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
+                                const KvLayer& kv, int64_t first_position, Tensor out) {
+  CHECK(kv.type == KvType::kF32);
+  const int64_t side = shape.kv_heads * kv.capacity * shape.head_dim;
+  for (int64_t row = 0; row < q.rows; ++row) {
+    KvLayer own = kv;
+    own.keys = static_cast<float*>(kv.keys) + row * side;
+    own.values = static_cast<float*>(kv.values) + row * side;
+    inner_.attention(shape, q.rows_from(row, 1), k.rows_from(row, 1), v.rows_from(row, 1), own,
+                     first_position, out.rows_from(row, 1));
+  }
+}
+
+void LockstepBackend::swiglu(Tensor gate, Tensor up, Tensor out) { inner_.swiglu(gate, up, out); }
+
+}  // namespace subbit

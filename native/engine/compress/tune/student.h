@@ -1,0 +1,104 @@
+// The compressed model while it is tuned: the architecture's own forward pass on a tape, with every
+// linear of the body and every folded norm free to move, and a head that computes only the columns
+// the loss asks for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/tape/tape_backend.h"
+#include "base/buffer.h"
+#include "base/thread_pool.h"
+#include "compress/fit/fitted_block.h"
+#include "compress/tune/distillation.h"
+#include "compress/tune/factored_map.h"
+#include "models/model.h"
+
+namespace subbit {
+
+/// What kind of parameter moves how far.
+struct LearningRates {
+  float latents = 0.0f;
+  float scales = 0.0f;
+};
+
+/// Some rows of the head, as floats.
+class HeadMap final : public LinearMap {
+ public:
+  HeadMap(const Weight& weight, ThreadPool& pool) : weight_(weight), pool_(pool) {}
+  /// The head from now on: these tokens' rows, in this order.
+  void choose(std::span<const int32_t> tokens);
+
+  Shape shape() const override { return {rows_, weight_.shape().cols}; }
+  void forward(ConstMatrix x, Matrix y, std::span<float> saved) override;
+  void backward(ConstMatrix x, ConstMatrix grad_y, std::span<const float> saved,
+                Matrix grad_x) override;
+
+ private:
+  const Weight& weight_;
+  ThreadPool& pool_;
+  int64_t rows_ = 0;
+  Buffer<float> values_;
+};
+
+struct StudentRequest {
+  const Manifest* manifest = nullptr;
+  Model* model = nullptr;  // the original; its embeddings and norms are replaced
+  int64_t longest_window = 0;
+  float latent_start = 0.0f;
+};
+
+/// Memory: 20 bytes a sign; one window's tape (tape_backend.h) and its mirror; a window of logits
+/// over its columns, three times.
+class Student {
+ public:
+  /// Starts from `blocks`. All that the request names must outlive this.
+  Student(const StudentRequest& request, std::vector<FittedBlock> blocks, ThreadPool& pool);
+
+  enum class Pass { kForward, kForwardAndBackward };
+  /// Sum over the window's rows of the divergence from the teacher. Backward, its gradient times
+  /// `scale` is gathered for the next step.
+  double run(std::span<const int32_t> window, const TeacherTargets& targets,
+             const HeadColumns& columns, Pass pass, float scale);
+
+  /// The gathered gradients' norm; call once before step().
+  double finish_gradients();
+  /// `adam` without a rate.
+  void step(const AdamStep& adam, const LearningRates& rates);
+  /// Forgets the gathered gradients.
+  void drop_gradients();
+  std::vector<FittedBlock> blocks() const;
+
+ private:
+  struct Norm {
+    std::string name;
+    TunedVector values;
+    size_t block = 0;
+    size_t index = 0;
+  };
+  void quantize_ends(const Manifest& manifest);
+  void put_norms();
+
+  Model& model_;
+  ThreadPool& pool_;
+  std::vector<FittedBlock> blocks_;
+  std::vector<std::vector<std::byte>> end_bytes_;  // the embeddings as they will be written
+  std::vector<std::unique_ptr<FactoredMap>> maps_;
+  std::vector<Norm> norms_;
+  std::unique_ptr<Backend> compute_;
+  Buffer<float> storage_;
+  Activations activations_;
+  Buffer<float> keys_;
+  Buffer<float> values_;
+  int64_t longest_;
+  std::unique_ptr<HeadMap> head_;
+  std::unique_ptr<TapeBackend> tape_;
+};
+
+}  // namespace subbit

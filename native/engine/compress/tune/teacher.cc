@@ -1,0 +1,126 @@
+// Targets fall out of the logits that are computed anyway, when text is read as when it is written.
+#include "compress/tune/teacher.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "backend/cpu/cpu_backend.h"
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/rng.h"
+#include "compress/tune/lockstep_backend.h"
+#include "linalg/exponential.h"
+
+namespace subbit {
+namespace {
+
+constexpr int64_t kSequences = 64;
+/// Rows of logits at once: a head's weights are laid out anew for every product, whose cost only
+/// many rows make up for.
+constexpr int64_t kLogitRows = 128;
+
+/// A token drawn from softmax(logits), which come back as powers.
+int32_t draw(std::span<float> logits, double uniform) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  const auto count = std::ssize(logits);
+  double total = 0.0;
+  for (int64_t i = 0; i < count; i += 4) {
+    const int64_t some = std::min<int64_t>(4, count - i);
+    store_some(logits.data() + i, exponential(load_some(logits.data() + i, some) - largest), some);
+  }
+  for (const float power : logits) total += power;
+  double left = uniform * total;
+  for (int64_t i = 0; i < count; ++i) {
+    left -= logits[static_cast<size_t>(i)];
+    if (left < 0.0) return static_cast<int32_t>(i);
+  }
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+}  // namespace
+
+Teacher::Teacher(Model& model, int64_t longest, ThreadPool& pool)
+    : model_(model), longest_(longest), pool_(pool), backend_(make_cpu_backend(pool)) {
+  const ModelConfig& config = model.config();
+  // Sequences in step look to a model like one chunk of as many tokens.
+  model.prepare(longest + kSequences);
+  activations_ = carve_activations(model.activation_widths(),
+                                   {longest, longest, kLogitRows, KvType::kF32}, storage_);
+  keys_ = Buffer<float>(longest * config.num_key_value_heads * config.head_dim);
+  values_ = Buffer<float>(keys_.size());
+}
+
+TeacherTargets Teacher::targets(std::span<const int32_t> window) {
+  const auto tokens = static_cast<int64_t>(window.size());
+  CHECK(tokens <= longest_);
+  TargetCollector collector(tokens, model_.config().vocab_size);
+  model_.embed(*backend_, window, activations_);
+  const KvLayer kv{KvType::kF32, keys_.data(), values_.data(), longest_};
+  for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer)
+    model_.block(*backend_, layer, {0, tokens}, kv, activations_);
+  for (int64_t first = 0; first < tokens; first += kLogitRows) {
+    const int64_t rows = std::min(kLogitRows, tokens - first);
+    model_.head(*backend_, first, rows, activations_);
+    backend_->finish();
+    collector.add(first, activations_.logits.rows_from(0, rows).matrix(), pool_);
+  }
+  return collector.take();
+}
+
+std::vector<TrainingWindow> Teacher::write(const TeacherText& text,
+                                           const std::function<void(int64_t tokens)>& step) {
+  CHECK(text.tokens <= longest_);
+  Rng seeds(text.seed);
+  std::vector<TrainingWindow> windows;
+  while (std::ssize(windows) < text.windows) {
+    const int64_t sequences = std::min(kSequences, text.windows - std::ssize(windows));
+    const int64_t before = std::ssize(windows) * text.tokens;
+    for (TrainingWindow& window :
+         write_batch(sequences, text, seeds.next(), [&](int64_t tokens) { step(before + tokens); }))
+      windows.push_back(std::move(window));
+  }
+  return windows;
+}
+
+std::vector<TrainingWindow> Teacher::write_batch(int64_t sequences, const TeacherText& text,
+                                                 uint64_t seed,
+                                                 const std::function<void(int64_t tokens)>& step) {
+  const ModelConfig& config = model_.config();
+  Buffer<float> storage;
+  Activations a = carve_activations(model_.activation_widths(),
+                                    {text.tokens, sequences, sequences, KvType::kF32}, storage);
+  const int64_t side = config.num_key_value_heads * text.tokens * config.head_dim;
+  Buffer<float> cache(2 * config.num_hidden_layers * sequences * side);
+  LockstepBackend lockstep(*backend_);
+  std::vector<Rng> rngs;
+  Rng seeds(seed);
+  for (int64_t s = 0; s < sequences; ++s) rngs.emplace_back(seeds.next());
+  std::vector<int32_t> next(static_cast<size_t>(sequences), text.start);
+  std::vector<TrainingWindow> windows(static_cast<size_t>(sequences));
+  std::vector<TargetCollector> collectors(static_cast<size_t>(sequences),
+                                          TargetCollector(text.tokens, config.vocab_size));
+  for (int64_t position = 0; position < text.tokens; ++position) {
+    model_.embed(lockstep, next, a);
+    for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+      float* keys = cache.data() + 2 * layer * sequences * side;
+      const KvLayer kv{KvType::kF32, keys, keys + sequences * side, text.tokens};
+      model_.block(lockstep, layer, {position, sequences}, kv, a);
+    }
+    model_.head(lockstep, 0, sequences, a);
+    lockstep.finish();
+    for (int64_t s = 0; s < sequences; ++s) windows[s].tokens.push_back(next[s]);
+    pool_.parallel_for(sequences, 1, [&](Range range) {
+      for (int64_t s = range.begin; s < range.end; ++s) {
+        const Matrix logits = a.logits.rows_from(s, 1).matrix();
+        collectors[s].add_row(position, logits.data);
+        next[s] = draw({logits.data, static_cast<size_t>(logits.cols)}, rngs[s].uniform());
+      }
+    });
+    step((position + 1) * sequences);
+  }
+  for (int64_t s = 0; s < sequences; ++s) windows[s].targets = collectors[s].take();
+  return windows;
+}
+
+}  // namespace subbit

@@ -1,0 +1,58 @@
+// The uncompressed model as the student meets it: what it would say next, and text it makes up.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/buffer.h"
+#include "base/thread_pool.h"
+#include "compress/tune/distillation.h"
+#include "decoding/decoder.h"
+#include "models/model.h"
+
+namespace subbit {
+
+/// A window of tokens and, once the teacher has read it, its targets.
+struct TrainingWindow {
+  std::vector<int32_t> tokens;
+  TeacherTargets targets;
+};
+
+struct TeacherText {
+  int64_t windows = 0;
+  int64_t tokens = 0;  // of a window, the start token included
+  int32_t start = 0;
+  uint64_t seed = 0;
+};
+
+class Teacher {
+ public:
+  /// `model` must outlive this and is prepared for windows of `longest` tokens.
+  Teacher(Model& model, int64_t longest, ThreadPool& pool);
+
+  TeacherTargets targets(std::span<const int32_t> window);
+  /// Samples windows at temperature 1, many at a time, with their targets. `step` is told after
+  /// every position how many tokens there are so far; it may throw.
+  /// Memory: 64 sequences' float32 keys and values, and their logits.
+  std::vector<TrainingWindow> write(const TeacherText& text,
+                                    const std::function<void(int64_t tokens)>& step);
+
+ private:
+  std::vector<TrainingWindow> write_batch(int64_t sequences, const TeacherText& text, uint64_t seed,
+                                          const std::function<void(int64_t tokens)>& step);
+
+  Model& model_;
+  int64_t longest_;
+  ThreadPool& pool_;
+  std::unique_ptr<Backend> backend_;
+  Buffer<float> storage_;
+  Activations activations_;
+  Buffer<float> keys_;
+  Buffer<float> values_;
+};
+
+}  // namespace subbit

@@ -1,0 +1,44 @@
+// Tuning: the fitted model learns to say what the teacher says, through the runtime's own
+// arithmetic. Signs move by straight-through estimation, scales and norms by their gradients, all
+// under Adam (Kingma and Ba 2015) with a cosine schedule; text that is never trained on decides
+// which state is kept.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "compress/fit/fitted_block.h"
+#include "engine.h"
+#include "io/checkpoint.h"
+#include "models/model.h"
+
+namespace subbit {
+
+/// How long and how boldly. Fixed before the work begins: results must not depend on a clock.
+struct TuneSchedule {
+  int64_t steps = 0;            // none: no tuning
+  int64_t tokens_per_step = 0;  // at least; whole windows
+  int64_t teacher_tokens = 0;   // text of the teacher's own making, beside the calibration text
+  float latent_rate = 0.0f;
+  float scale_rate = 0.0f;
+  float latent_start = 0.0f;  // latents start within this distance of zero
+};
+TuneSchedule tune_schedule(Effort effort);
+
+struct TuneRequest {
+  const Manifest* manifest = nullptr;
+  Model* teacher = nullptr;
+  Model* student = nullptr;  // another instance of the same original
+  std::span<const std::vector<int32_t>> windows;
+  TuneSchedule schedule;
+  uint64_t seed = 0;
+};
+
+/// Throws kAborted, and kNonFinite when the gradients stay not finite.
+/// Memory: the student's (student.h) and 256 bytes a training token for targets.
+std::vector<FittedBlock> tune(const TuneRequest& request, std::vector<FittedBlock> blocks,
+                              ThreadPool& pool, JobControl& control);
+
+}  // namespace subbit
