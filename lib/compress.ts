@@ -43,6 +43,8 @@ export interface CompressReport {
   calibration: { tokens: number; windows: number; source: "given" | "written" };
   /** Blocks that an earlier, interrupted run had finished. */
   resumedBlocks: number;
+  /** False where the model is too large to be tuned as a whole: it is then fitted only. */
+  tuned: boolean;
   wallMs: number;
 }
 
@@ -202,11 +204,18 @@ async function addTokenizer(
 }
 
 function reportOf(
-  { bitsPerWeightBody, bitsPerWeightFile, bytes, linears, resumedBlocks }: NativeCompressResult,
+  {
+    bitsPerWeightBody,
+    bitsPerWeightFile,
+    bytes,
+    linears,
+    resumedBlocks,
+    tuned,
+  }: NativeCompressResult,
   rest: Pick<CompressReport, "out" | "calibration" | "wallMs">,
 ): CompressReport {
   const bitsPerWeight = { body: bitsPerWeightBody, file: bitsPerWeightFile };
-  return { bitsPerWeight, bytes, perLayer: linears, resumedBlocks, ...rest };
+  return { bitsPerWeight, bytes, perLayer: linears, resumedBlocks, tuned, ...rest };
 }
 
 function cancelled(): ModelError {

@@ -138,6 +138,7 @@ export interface NativeCompressResult {
   }[];
   wallMs: number;
   resumedBlocks: number;
+  tuned: boolean;
 }
 
 export interface NativeAddon {

@@ -119,8 +119,8 @@ export interface EvaluateOptions extends WorkOptions, CacheOptions {
 /** Calibration tokens by effort, where the caller gave text and no number. */
 export const calibrationTokens: Readonly<Record<Effort, number>> = {
   fast: 16_384,
-  balanced: 65_536,
-  max: 262_144,
+  balanced: 262_144,
+  max: 1_048_576,
 };
 
 /**

@@ -72,6 +72,7 @@ function asJson(report: CompressReport) {
     bytes: report.bytes,
     calibration: report.calibration,
     resumed_blocks: report.resumedBlocks,
+    tuned: report.tuned,
     wall_ms: report.wallMs,
     linears: report.perLayer.map(({ bitsPerWeight, weightError, outputError, ...layer }) => ({
       ...layer,
@@ -82,10 +83,11 @@ function asJson(report: CompressReport) {
   };
 }
 
-function asText({ out, bitsPerWeight, bytes, wallMs }: CompressReport): string {
+function asText({ out, bitsPerWeight, bytes, tuned, wallMs }: CompressReport): string {
   return [
     `${out}: ${grouped(bytes)} bytes (${byteSize(bytes)})`,
     `bits per weight: ${bitsPerWeight.body.toFixed(4)} body, ${bitsPerWeight.file.toFixed(4)} file`,
+    ...(tuned ? [] : ["fitted only: the model is too large to be tuned as a whole"]),
     `took ${(wallMs / 1000).toFixed(1)} s`,
   ].join("\n");
 }

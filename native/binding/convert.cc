@@ -260,6 +260,7 @@ Napi::Value from_compress_result(Napi::Env env, const CompressResult& result) {
   out.Set("bytes", as_number(result.bytes));
   out.Set("wallMs", result.wall_ms);
   out.Set("resumedBlocks", as_number(result.resumed_blocks));
+  out.Set("tuned", result.tuned);
   Napi::Array linears = Napi::Array::New(env, result.linears.size());
   for (uint32_t i = 0; i < result.linears.size(); ++i) {
     const CompressedLinear& linear = result.linears[i];

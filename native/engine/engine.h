@@ -217,6 +217,7 @@ struct CompressResult {
   std::vector<CompressedLinear> linears;
   double wall_ms = 0;
   int64_t resumed_blocks = 0;
+  bool tuned = false;  // not asked for, or the model is too large to be tuned as a whole
 };
 
 /// Blocks. Throws Error; on any error nothing under `out` has changed, and `state` resumes.

@@ -163,7 +163,7 @@ describe("subbit compress", () => {
     const { status, stdout, stderr } = subbit(...args(out), "--json");
     expect(status, stderr).toBe(0);
     const json = JSON.parse(stdout);
-    expect(json).toMatchObject({ out, resumed_blocks: 0 });
+    expect(json).toMatchObject({ out, resumed_blocks: 0, tuned: true });
     expect(json.bits_per_weight.body).toBeLessThanOrEqual(3);
     expect(Object.keys(json.linears[0])).toEqual(
       expect.arrayContaining(["name", "format", "bits_per_weight", "output_error"]),

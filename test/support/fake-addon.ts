@@ -131,7 +131,7 @@ export class FakeAddon implements NativeAddon {
         writeFileSync(join(request.out, "model.safetensors"), "weights");
         writeFileSync(join(request.out, "config.json"), "{}");
         const bits = { bitsPerWeightBody: 0.8, bitsPerWeightFile: 1.2 };
-        return { ...bits, bytes: 7, linears: [], wallMs: 1, resumedBlocks: 0 };
+        return { ...bits, bytes: 7, linears: [], wallMs: 1, resumedBlocks: 0, tuned: true };
       },
     );
   }

@@ -49,6 +49,7 @@ class Compression {
   FinishedBlock compress_one(size_t index, const InputMoments& moments);
   void tune_blocks();
   bool find_tuned_blocks();
+  bool can_tune() const;
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
   void report_fit(const std::string& linear);
 
@@ -63,6 +64,7 @@ class Compression {
   BlockStore store_;
   ThreadPool pool_;
   int64_t resumed_ = 0;
+  bool tuned_ = false;
   int64_t fit_steps_ = 0;
   int64_t fit_steps_total_ = 0;
 };
@@ -190,6 +192,22 @@ void Compression::compress_missing_blocks() {
   }
 }
 
+/// Whole-model tuning holds every latent with its moments at once: 20 bytes a sign, here 8 GiB,
+/// what a machine of 16 GB can spare. A fixed bound and not the machine's own memory, because the
+/// same request must give the same bytes everywhere. Tuning block by block will lift it.
+constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 20;
+
+bool Compression::can_tune() const {
+  int64_t signs = 0;
+  for (const BlockPlan& block : plan_.blocks)
+    for (const LinearPlan& linear : block.linears)
+      signs += linear.rank * (linear.spec->shape.rows + linear.spec->shape.cols);
+  if (signs <= kMostTunedSigns) return true;
+  if (control_.on_progress)
+    control_.on_progress({"tune", 0, 0, "left out: the model is too large to be tuned whole"});
+  return false;
+}
+
 /// All of them or none: blocks are tuned together.
 bool Compression::find_tuned_blocks() {
   std::vector<StoredBlock> tuned;
@@ -205,7 +223,9 @@ bool Compression::find_tuned_blocks() {
 /// An interrupted tuning begins again from the fitted blocks.
 void Compression::tune_blocks() {
   const TuneSchedule schedule = tune_schedule(request_.effort);
-  if (!request_.tune || schedule.steps == 0 || find_tuned_blocks()) return;
+  if (!request_.tune || schedule.steps == 0 || !can_tune()) return;
+  tuned_ = true;
+  if (find_tuned_blocks()) return;
   std::vector<FittedBlock> fitted;
   for (size_t i = 0; i < blocks_.size(); ++i)
     fitted.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));
@@ -232,6 +252,7 @@ CompressResult Compression::run() {
   result.bits_per_weight_file = written.bits_per_weight_file;
   result.bytes = written.bytes;
   result.resumed_blocks = resumed_;
+  result.tuned = tuned_;
   for (const StoredBlock& block : blocks_)
     result.linears.insert(result.linears.end(), block.linears.begin(), block.linears.end());
   store_.remove();

@@ -14,9 +14,9 @@
 namespace subbit {
 namespace {
 
-/// A teacher's top 32 hold 99 % of the mass on stories.
+/// The teacher's likeliest tokens that are matched one by one; the rest is matched as one outcome.
 constexpr int64_t kTop = 32;
-/// Drawn columns: enough that the estimate of what lies outside moves the loss by less than 1 %.
+/// Columns drawn to estimate what lies outside: about as many as a window names by itself.
 constexpr int64_t kDrawn = 512;
 constexpr double kLeastTail = 1e-6;
 /// What lies this far below a row's largest logit (e^-16 = 1e-7) is never among its top.
