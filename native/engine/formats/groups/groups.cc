@@ -188,13 +188,12 @@ std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weight
   return out;
 }
 
-std::unique_ptr<Weight> view_groups(const GroupCoding& coding, const TensorView& tensor,
-                                    Shape shape) {
+std::unique_ptr<Weight> GroupFormat::view(const TensorView& tensor, Shape shape) const {
   if (tensor.dtype != DType::kU8) {
     refuse(tensor, "wrong type", "U8", std::string(dtype_name(tensor.dtype)));
   }
   CHECK(shape.rows > 0 && shape.cols > 0);
-  const GroupLayout layout = layout_of(coding, shape);
+  const GroupLayout layout = layout_of(coding_, shape);
   if (tensor.bytes.size() != layout.bytes) {
     refuse(tensor, "wrong length", std::to_string(layout.bytes) + " bytes",
            std::to_string(tensor.bytes.size()));
@@ -211,7 +210,7 @@ std::unique_ptr<Weight> view_groups(const GroupCoding& coding, const TensorView&
   for (uint64_t i = layout.scales_at + 2 * units; i < layout.bytes; ++i) {
     if (tensor.bytes[i] != std::byte{0}) refuse(tensor, "padding", "zero", "something else");
   }
-  return std::make_unique<GroupWeight>(coding, tensor.bytes, shape);
+  return std::make_unique<GroupWeight>(coding_, tensor.bytes, shape);
 }
 
 }  // namespace subbit

@@ -50,8 +50,18 @@ uint64_t group_bytes(const GroupCoding& coding, Shape shape);
 /// Rounds each group to the scale, among a few, with the least squared error.
 /// Throws kNonFinite on a weight that is not finite.
 std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weights);
-/// Checks type, length, scales and padding, then views.
-std::unique_ptr<Weight> view_groups(const GroupCoding& coding, const TensorView& tensor,
-                                    Shape shape);
+
+/// The format of a coding. view() checks type, length, scales and padding.
+class GroupFormat final : public Format {
+ public:
+  /// `coding` must outlive the format.
+  explicit GroupFormat(const GroupCoding& coding) : coding_(coding) {}
+  std::string_view name() const override { return coding_.name; }
+  int layout_version() const override { return 1; }
+  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const override;
+
+ private:
+  const GroupCoding& coding_;
+};
 
 }  // namespace subbit

@@ -106,19 +106,10 @@ const GroupCoding& coding() {
   return instance;
 }
 
-class Int4Format final : public Format {
- public:
-  std::string_view name() const override { return "int4"; }
-  int layout_version() const override { return 1; }
-  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const override {
-    return view_groups(coding(), tensor, shape);
-  }
-};
-
 }  // namespace
 
 const Format& int4_format() {
-  static const Int4Format format;
+  static const GroupFormat format(coding());
   return format;
 }
 
