@@ -97,4 +97,34 @@ class Backend {
   virtual void finish() = 0;
 };
 
+/// Hands every operation to another back end. Those that watch or reshape some of the operations
+/// derive from it and override these.
+class ForwardingBackend : public Backend {
+ public:
+  void embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) override {
+    inner_.embed(table, tokens, h);
+  }
+  void rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) override {
+    inner_.rms_norm(x, weight, eps, out);
+  }
+  void linear(const Linear& linear, Tensor x, Tensor y) override { inner_.linear(linear, x, y); }
+  void linear_add(const Linear& linear, Tensor x, Tensor y) override {
+    inner_.linear_add(linear, x, y);
+  }
+  void rope(const RopeTable& table, int64_t first_position, int64_t heads, Tensor x) override {
+    inner_.rope(table, first_position, heads, x);
+  }
+  void attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, const KvLayer& kv,
+                 int64_t first_position, Tensor out) override {
+    inner_.attention(shape, q, k, v, kv, first_position, out);
+  }
+  void swiglu(Tensor gate, Tensor up, Tensor out) override { inner_.swiglu(gate, up, out); }
+  void finish() override { inner_.finish(); }
+
+ protected:
+  explicit ForwardingBackend(Backend& inner) : inner_(inner) {}
+
+  Backend& inner_;
+};
+
 }  // namespace subbit

@@ -1,4 +1,4 @@
-// Delegation, and the one sum.
+// The one sum.
 #include "compress/observing_backend.h"
 
 #include "base/check.h"
@@ -20,14 +20,6 @@ void ObservingBackend::observe(const Linear& linear, Tensor x) {
   }
 }
 
-void ObservingBackend::embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) {
-  inner_.embed(table, tokens, h);
-}
-
-void ObservingBackend::rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) {
-  inner_.rms_norm(x, weight, eps, out);
-}
-
 void ObservingBackend::linear(const Linear& linear, Tensor x, Tensor y) {
   observe(linear, x);
   inner_.linear(linear, x, y);
@@ -37,19 +29,5 @@ void ObservingBackend::linear_add(const Linear& linear, Tensor x, Tensor y) {
   observe(linear, x);
   inner_.linear_add(linear, x, y);
 }
-
-void ObservingBackend::rope(const RopeTable& table, int64_t first_position, int64_t heads,
-                            Tensor x) {
-  inner_.rope(table, first_position, heads, x);
-}
-
-void ObservingBackend::attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
-                                 const KvLayer& kv, int64_t first_position, Tensor out) {
-  inner_.attention(shape, q, k, v, kv, first_position, out);
-}
-
-void ObservingBackend::swiglu(Tensor gate, Tensor up, Tensor out) { inner_.swiglu(gate, up, out); }
-
-void ObservingBackend::finish() { inner_.finish(); }
 
 }  // namespace subbit

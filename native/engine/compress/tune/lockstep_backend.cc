@@ -1,25 +1,9 @@
-// Delegation, row by row where rows have positions.
+// Row by row where rows have positions.
 #include "compress/tune/lockstep_backend.h"
 
 #include "base/check.h"
 
 namespace subbit {
-
-void LockstepBackend::embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) {
-  inner_.embed(table, tokens, h);
-}
-
-void LockstepBackend::rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) {
-  inner_.rms_norm(x, weight, eps, out);
-}
-
-void LockstepBackend::linear(const Linear& linear, Tensor x, Tensor y) {
-  inner_.linear(linear, x, y);
-}
-
-void LockstepBackend::linear_add(const Linear& linear, Tensor x, Tensor y) {
-  inner_.linear_add(linear, x, y);
-}
 
 void LockstepBackend::rope(const RopeTable& table, int64_t first_position, int64_t heads,
                            Tensor x) {
@@ -39,7 +23,5 @@ void LockstepBackend::attention(const AttentionShape& shape, Tensor q, Tensor k,
                      first_position, out.rows_from(row, 1));
   }
 }
-
-void LockstepBackend::swiglu(Tensor gate, Tensor up, Tensor out) { inner_.swiglu(gate, up, out); }
 
 }  // namespace subbit
