@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <utility>
+#include <variant>
 
 #include "base/buffer.h"
 #include "base/check.h"
@@ -79,11 +80,11 @@ FittedLinear& find_fitted(std::vector<FittedLinear>& fitted, const std::string& 
 /// Moves s_pre where the plan says and leaves ones behind.
 void fold(FittedLinear& linear, const ScaleFold& target, FittedBlock& block) {
   if (linear.pre_scale == PreScale::kOwn) return;
-  std::vector<float> s_pre(linear.fit.s_pre.size(), 1.0f);
-  std::swap(s_pre, linear.fit.s_pre);
+  std::vector<float> s_pre(linear.s_pre().size(), 1.0f);
+  std::swap(s_pre, linear.s_pre());
   if (target.into == ScaleFold::Into::kRowsOf) {
     FittedLinear& producer = find_fitted(block.linears, target.target);
-    fold_into_rows(target, s_pre, producer.fit.s_post, producer.bias);
+    fold_into_rows(target, s_pre, producer.s_post(), producer.bias);
     return;
   }
   for (FittedNorm& norm : block.norms) {
@@ -110,17 +111,18 @@ std::vector<std::byte> finish_norm(const FittedNorm& norm, const Checkpoint& che
     FittedLinear& linear = fitted[i];
     if (linear.pre_scale == PreScale::kOwn) continue;
     if (plan.linears[i].spec->fold.target != norm.name) continue;
-    for (float& scale : linear.fit.s_post) scale = std::ldexp(scale, half.exponent);
+    for (float& scale : linear.s_post()) scale = std::ldexp(scale, half.exponent);
   }
   return bytes_of(half.values);
 }
 
 FinishedTensor finish_linear(const FittedLinear& linear, const LinearPlan& plan) {
   FinishedTensor tensor;
-  tensor.bytes = pack_factored(linear.fit, plan.own_pre_scale, linear.bias);
+  const FactoredFit& fit = std::get<FactoredFit>(linear.fit);
+  tensor.bytes = pack_factored(fit, plan.own_pre_scale, linear.bias);
   CHECK(tensor.bytes.size() == plan.bytes);
   tensor.spec = {plan.spec->name + ".packed", DType::kU8, {static_cast<int64_t>(plan.bytes)}};
-  verify_factored(tensor.bytes, linear.fit, plan.spec->name);
+  verify_factored(tensor.bytes, fit, plan.spec->name);
   return tensor;
 }
 
@@ -133,8 +135,8 @@ CompressedLinear report_on(const FittedLinear& linear, const LinearPlan& plan) {
   report.cols = spec.shape.cols;
   report.bytes = plan.bytes;
   report.bits_per_weight = bits_per_weight(report.bytes, spec.shape.count());
-  report.weight_error = linear.fit.weight_error;
-  report.output_error = linear.fit.output_error;
+  report.weight_error = linear.weight_error();
+  report.output_error = linear.output_error();
   return report;
 }
 
@@ -211,9 +213,10 @@ FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
     FittedLinear& fitted = block.linears.emplace_back();
     fitted.name = linear.spec->name;
     if (linear.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
-    fitted.fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
-    fitted.fit.weight_error = reports[i].weight_error;
-    fitted.fit.output_error = reports[i].output_error;
+    FactoredFit fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
+    fit.weight_error = reports[i].weight_error;
+    fit.output_error = reports[i].output_error;
+    fitted.fit = std::move(fit);
   }
   for (const NormPlan& norm : plan.norms) {
     const TensorView* tensor = file.find(norm.name);

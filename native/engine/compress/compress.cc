@@ -226,17 +226,18 @@ void Compression::tune_blocks() {
   if (!request_.tune || schedule.steps == 0 || !can_tune()) return;
   tuned_ = true;
   if (find_tuned_blocks()) return;
-  std::vector<FittedBlock> fitted;
+  FittedModel fitted;
   for (size_t i = 0; i < blocks_.size(); ++i)
-    fitted.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));
+    fitted.blocks.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));
   const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
   const std::unique_ptr<Model> student = architecture_.load(checkpoint_, WeightMode::kAsStored);
-  std::vector<FittedBlock> tuned = tune(
+  FittedModel tuned = tune(
       {&manifest_, teacher.get(), student.get(), request_.calibration, schedule, request_.seed},
       std::move(fitted), pool_, control_);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     store_.save(static_cast<int64_t>(i),
-                pack_block(plan_.blocks[i], checkpoint_, std::move(tuned[i])), BlockStage::kTuned);
+                pack_block(plan_.blocks[i], checkpoint_, std::move(tuned.blocks[i])),
+                BlockStage::kTuned);
   }
   CHECK(find_tuned_blocks());
 }

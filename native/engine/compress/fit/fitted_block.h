@@ -2,8 +2,10 @@
 #pragma once
 
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "compress/fit/coded/coded.h"
 #include "compress/fit/factored/factored.h"
 
 namespace subbit {
@@ -14,8 +16,22 @@ enum class PreScale { kFolded, kOwn };
 struct FittedLinear {
   std::string name;
   PreScale pre_scale = PreScale::kFolded;
-  FactoredFit fit;
+  std::variant<FactoredFit, CodedFit> fit;
   std::vector<float> bias;  // [rows], or empty
+
+  /// What both forms have.
+  std::vector<float>& s_post() {
+    return std::visit([](auto& form) -> std::vector<float>& { return form.s_post; }, fit);
+  }
+  std::vector<float>& s_pre() {
+    return std::visit([](auto& form) -> std::vector<float>& { return form.s_pre; }, fit);
+  }
+  double weight_error() const {
+    return std::visit([](const auto& form) { return form.weight_error; }, fit);
+  }
+  double output_error() const {
+    return std::visit([](const auto& form) { return form.output_error; }, fit);
+  }
 };
 
 struct FittedNorm {
@@ -28,6 +44,12 @@ struct FittedNorm {
 struct FittedBlock {
   std::vector<FittedLinear> linears;
   std::vector<FittedNorm> norms;
+};
+
+/// All blocks, and the tables that their coded linears share.
+struct FittedModel {
+  std::vector<FittedBlock> blocks;
+  std::vector<Table> tables;
 };
 
 }  // namespace subbit

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <variant>
 
 #include "base/check.h"
 #include "formats/signs/layout.h"
@@ -36,11 +37,12 @@ FactoredMap::FactoredMap(const FittedLinear& linear, float start, CodeRounding r
                          ThreadPool& pool)
     : pool_(pool),
       rounding_(rounding),
-      u_(linear.fit.u, start),
-      v_(linear.fit.v, start),
-      post_(linear.fit.s_post),
+      u_(std::get<FactoredFit>(linear.fit).u, start),
+      v_(std::get<FactoredFit>(linear.fit).v, start),
+      post_(std::get<FactoredFit>(linear.fit).s_post),
       bias_(linear.bias) {
-  if (linear.pre_scale == PreScale::kOwn) pre_ = TunedVector(linear.fit.s_pre);
+  if (linear.pre_scale == PreScale::kOwn)
+    pre_ = TunedVector(std::get<FactoredFit>(linear.fit).s_pre);
   u_.refresh(u_scales(), pool_);
   v_.refresh(v_scales(), pool_);
 }
@@ -97,10 +99,11 @@ void FactoredMap::drop_gradients() {
 }
 
 void FactoredMap::export_to(FittedLinear& linear) const {
-  linear.fit.u = u_.signs();
-  linear.fit.v = v_.signs();
-  linear.fit.s_post = post_.values();
-  if (!pre_.empty()) linear.fit.s_pre = pre_.values();
+  auto& fit = std::get<FactoredFit>(linear.fit);
+  fit.u = u_.signs();
+  fit.v = v_.signs();
+  fit.s_post = post_.values();
+  if (!pre_.empty()) fit.s_pre = pre_.values();
   linear.bias = bias_.values();
 }
 

@@ -5,22 +5,17 @@
 #include <span>
 #include <vector>
 
-#include "backend/tape/linear_map.h"
 #include "base/buffer.h"
 #include "base/thread_pool.h"
-#include "compress/fit/fitted_block.h"
-#include "compress/tune/adam.h"
 #include "compress/tune/sign_latents.h"
+#include "compress/tune/tuned_map.h"
 #include "formats/signs/quantized_rows.h"
 
 namespace subbit {
 
-/// Whether activations pass through their codes.
-enum class CodeRounding { kOn, kOff };
-
-class FactoredMap final : public LinearMap {
+class FactoredMap final : public TunedMap {
  public:
-  /// `start`: as in SignLatents.
+  /// `linear` is factored; `start` as in SignLatents.
   FactoredMap(const FittedLinear& linear, float start, CodeRounding rounding, ThreadPool& pool);
 
   Shape shape() const override { return {u_.rows(), v_.cols()}; }
@@ -31,13 +26,10 @@ class FactoredMap final : public LinearMap {
   std::span<const float> bias() const override { return bias_.values(); }
   std::span<float> bias_gradient() override { return bias_.gradient(); }
 
-  /// Once a step, before any of the calls below: turns what backward() gathered into gradients of
-  /// the scales. Returns the sum of all squared gradients.
-  double finish_gradients();
-  void step(const AdamStep& latents, const AdamStep& scales);
-  void drop_gradients();
-  /// Signs, scales and bias as they now are, into `linear`.
-  void export_to(FittedLinear& linear) const;
+  double finish_gradients() override;
+  void step(const AdamStep& latents, const AdamStep& scales) override;
+  void drop_gradients() override;
+  void export_to(FittedLinear& linear) const override;
 
  private:
   SignScales u_scales() const { return {post_.values(), {}}; }

@@ -35,10 +35,10 @@ void HeadMap::backward(ConstMatrix, ConstMatrix grad_y, std::span<const float>, 
        pool_);
 }
 
-Student::Student(const StudentRequest& request, std::vector<FittedBlock> blocks, ThreadPool& pool)
+Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& pool)
     : model_(*request.model),
       pool_(pool),
-      blocks_(std::move(blocks)),
+      fitted_(std::move(fitted)),
       compute_(make_cpu_backend(pool)),
       longest_(request.longest_window) {
   const ModelConfig& config = model_.config();
@@ -54,14 +54,14 @@ Student::Student(const StudentRequest& request, std::vector<FittedBlock> blocks,
   head_ =
       std::make_unique<HeadMap>(*model_.find_linear(request.manifest->head)->parts[0].weight, pool);
   tape_->set_map(request.manifest->head, *head_);
-  for (size_t b = 0; b < blocks_.size(); ++b) {
-    for (const FittedLinear& linear : blocks_[b].linears) {
-      maps_.push_back(
-          std::make_unique<FactoredMap>(linear, request.latent_start, CodeRounding::kOn, pool));
+  for (size_t b = 0; b < fitted_.blocks.size(); ++b) {
+    const FittedBlock& block = fitted_.blocks[b];
+    for (const FittedLinear& linear : block.linears) {
+      maps_.push_back(make_tuned_map(linear, {request.latent_start, CodeRounding::kOn}, pool));
       tape_->set_map(linear.name, *maps_.back());
     }
-    for (size_t n = 0; n < blocks_[b].norms.size(); ++n) {
-      const FittedNorm& norm = blocks_[b].norms[n];
+    for (size_t n = 0; n < block.norms.size(); ++n) {
+      const FittedNorm& norm = block.norms[n];
       if (norm.folded) norms_.push_back({norm.name, TunedVector(norm.values), b, n});
     }
   }
@@ -139,13 +139,13 @@ void Student::drop_gradients() {
   for (Norm& norm : norms_) norm.values.drop_gradient();
 }
 
-std::vector<FittedBlock> Student::blocks() const {
-  std::vector<FittedBlock> result = blocks_;
+FittedModel Student::fitted() const {
+  FittedModel result = fitted_;
   size_t next = 0;
-  for (FittedBlock& block : result)
+  for (FittedBlock& block : result.blocks)
     for (FittedLinear& linear : block.linears) maps_[next++]->export_to(linear);
   for (const Norm& norm : norms_)
-    result[norm.block].norms[norm.index].values = norm.values.values();
+    result.blocks[norm.block].norms[norm.index].values = norm.values.values();
   return result;
 }
 

@@ -17,7 +17,7 @@
 #include "base/thread_pool.h"
 #include "compress/fit/fitted_block.h"
 #include "compress/tune/distillation.h"
-#include "compress/tune/factored_map.h"
+#include "compress/tune/tuned_map.h"
 #include "models/model.h"
 
 namespace subbit {
@@ -58,8 +58,8 @@ struct StudentRequest {
 /// over its columns, three times.
 class Student {
  public:
-  /// Starts from `blocks`. All that the request names must outlive this.
-  Student(const StudentRequest& request, std::vector<FittedBlock> blocks, ThreadPool& pool);
+  /// Starts from `fitted`. All that the request names must outlive this.
+  Student(const StudentRequest& request, FittedModel fitted, ThreadPool& pool);
 
   enum class Pass { kForward, kForwardAndBackward };
   /// Sum over the window's rows of the divergence from the teacher. Backward, its gradient times
@@ -73,7 +73,8 @@ class Student {
   void step(const AdamStep& adam, const LearningRates& rates);
   /// Forgets the gathered gradients.
   void drop_gradients();
-  std::vector<FittedBlock> blocks() const;
+  /// The model as it now is.
+  FittedModel fitted() const;
 
  private:
   struct Norm {
@@ -87,9 +88,9 @@ class Student {
 
   Model& model_;
   ThreadPool& pool_;
-  std::vector<FittedBlock> blocks_;
+  FittedModel fitted_;                             // as tuning began
   std::vector<std::vector<std::byte>> end_bytes_;  // the embeddings as they will be written
-  std::vector<std::unique_ptr<FactoredMap>> maps_;
+  std::vector<std::unique_ptr<TunedMap>> maps_;
   std::vector<Norm> norms_;
   std::unique_ptr<Backend> compute_;
   Buffer<float> storage_;

@@ -35,9 +35,8 @@ constexpr float kSpread = 0.3f;
 
 class Tuning {
  public:
-  Tuning(const TuneRequest& request, std::vector<FittedBlock> blocks, ThreadPool& pool,
-         JobControl& control);
-  std::vector<FittedBlock> run();
+  Tuning(const TuneRequest& request, FittedModel fitted, ThreadPool& pool, JobControl& control);
+  FittedModel run();
 
  private:
   void split_windows();
@@ -63,7 +62,7 @@ class Tuning {
   int64_t updates_ = 0;
   int bad_steps_ = 0;
   double best_loss_ = 0.0;
-  std::vector<FittedBlock> best_;
+  FittedModel best_;
 };
 
 int64_t longest(std::span<const std::vector<int32_t>> windows) {
@@ -72,7 +71,7 @@ int64_t longest(std::span<const std::vector<int32_t>> windows) {
   return static_cast<int64_t>(result);
 }
 
-Tuning::Tuning(const TuneRequest& request, std::vector<FittedBlock> blocks, ThreadPool& pool,
+Tuning::Tuning(const TuneRequest& request, FittedModel fitted, ThreadPool& pool,
                JobControl& control)
     : request_(request),
       control_(control),
@@ -81,7 +80,7 @@ Tuning::Tuning(const TuneRequest& request, std::vector<FittedBlock> blocks, Thre
       teacher_(*request.teacher, longest(request.windows), pool),
       student_({request.manifest, request.student, longest(request.windows),
                 request.schedule.latent_start},
-               std::move(blocks), pool) {}
+               std::move(fitted), pool) {}
 
 void Tuning::check_abort() const {
   if (control_.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");
@@ -190,7 +189,7 @@ double Tuning::held_out_loss() {
 void Tuning::keep_if_best(int64_t step) {
   const bool last = step == request_.schedule.steps;
   if (held_out_.empty()) {
-    if (last) best_ = student_.blocks();
+    if (last) best_ = student_.fitted();
     return;
   }
   const double loss = held_out_loss();
@@ -200,12 +199,12 @@ void Tuning::keep_if_best(int64_t step) {
     control_.on_progress(
         {"tune", static_cast<double>(step), static_cast<double>(request_.schedule.steps), detail});
   }
-  if (!best_.empty() && !(loss < best_loss_)) return;
+  if (!best_.blocks.empty() && !(loss < best_loss_)) return;
   best_loss_ = loss;
-  best_ = student_.blocks();
+  best_ = student_.fitted();
 }
 
-std::vector<FittedBlock> Tuning::run() {
+FittedModel Tuning::run() {
   split_windows();
   add_teacher_text();
   keep_if_best(0);
@@ -240,11 +239,11 @@ TuneSchedule tune_schedule(Effort effort) {
   return {};
 }
 
-std::vector<FittedBlock> tune(const TuneRequest& request, std::vector<FittedBlock> blocks,
-                              ThreadPool& pool, JobControl& control) {
+FittedModel tune(const TuneRequest& request, FittedModel fitted, ThreadPool& pool,
+                 JobControl& control) {
   CHECK(request.teacher != nullptr && request.student != nullptr);
-  if (request.schedule.steps == 0) return blocks;
-  return Tuning(request, std::move(blocks), pool, control).run();
+  if (request.schedule.steps == 0) return fitted;
+  return Tuning(request, std::move(fitted), pool, control).run();
 }
 
 }  // namespace subbit

@@ -38,7 +38,7 @@ struct TuneRequest {
 
 /// Throws kAborted, and kNonFinite when the gradients stay not finite.
 /// Memory: the student's (student.h) and 256 bytes a training token for targets.
-std::vector<FittedBlock> tune(const TuneRequest& request, std::vector<FittedBlock> blocks,
-                              ThreadPool& pool, JobControl& control);
+FittedModel tune(const TuneRequest& request, FittedModel fitted, ThreadPool& pool,
+                 JobControl& control);
 
 }  // namespace subbit

@@ -77,10 +77,12 @@ TEST(a_factored_map_has_the_gradients_of_its_scales_and_passes_them_on) {
   };
   FittedLinear linear;
   linear.pre_scale = PreScale::kOwn;
-  linear.fit.u = signs(kRows, kRank);
-  linear.fit.v = signs(kRank, kCols);
-  linear.fit.s_post = random(kRows);
-  linear.fit.s_pre = random(kCols);
+  FactoredFit fit;
+  fit.u = signs(kRows, kRank);
+  fit.v = signs(kRank, kCols);
+  fit.s_post = random(kRows);
+  fit.s_pre = random(kCols);
+  linear.fit = fit;
   ThreadPool pool(2);
   FactoredMap map(linear, 0.3f, CodeRounding::kOff, pool);
   std::vector<float> x = random(3 * kCols);
@@ -91,10 +93,9 @@ TEST(a_factored_map_has_the_gradients_of_its_scales_and_passes_them_on) {
       for (int64_t i = 0; i < kRows; ++i)
         for (int64_t k = 0; k < kRank; ++k)
           for (int64_t j = 0; j < kCols; ++j) {
-            const double u = linear.fit.u.bits[i * kRank + k] ? 1 : -1;
-            const double v = linear.fit.v.bits[k * kCols + j] ? 1 : -1;
-            sum += grad_y[t * kRows + i] * u * v * linear.fit.s_post[i] * linear.fit.s_pre[j] *
-                   x[t * kCols + j];
+            const double u = fit.u.bits[i * kRank + k] ? 1 : -1;
+            const double v = fit.v.bits[k * kCols + j] ? 1 : -1;
+            sum += grad_y[t * kRows + i] * u * v * fit.s_post[i] * fit.s_pre[j] * x[t * kCols + j];
           }
     return sum;
   };
