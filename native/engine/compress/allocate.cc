@@ -1,59 +1,80 @@
 // Greedy steps along convex error curves.
 #include "compress/allocate.h"
 
-#include <cmath>
+#include <algorithm>
+#include <tuple>
 
 #include "base/check.h"
 
 namespace subbit {
 namespace {
 
-/// ln(error) per bit a weight. From the three measured points -1.093, -1.093 and -1.100.
-constexpr double kDecay = -1.094;
+double slope(const Candidate& from, const Candidate& to) {
+  return (from.error - to.error) / static_cast<double>(to.bytes - from.bytes);
+}
 
-/// Predicted gain per byte of the unit's next rate.
-double gain_of_next(const AllocationUnit& unit, size_t index) {
-  const Rate& now = unit.rates[index];
-  const Rate& next = unit.rates[index + 1];
-  const double fall =
-      predicted_error(unit.shape, now.rank) - predicted_error(unit.shape, next.rank);
-  return unit.sensitivity * fall / static_cast<double>(next.bytes - now.bytes);
+/// Indices of the candidates on the lower hull, in ascending bytes and strictly falling error
+/// (Andrew 1979, monotone chain).
+std::vector<size_t> hull_of(const std::vector<Candidate>& candidates) {
+  CHECK(!candidates.empty());
+  std::vector<size_t> order(candidates.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::tuple(candidates[a].bytes, candidates[a].error, a) <
+           std::tuple(candidates[b].bytes, candidates[b].error, b);
+  });
+  std::vector<size_t> hull;
+  for (const size_t next : order) {
+    const Candidate& candidate = candidates[next];
+    if (!hull.empty() && candidate.error >= candidates[hull.back()].error) continue;
+    while (hull.size() >= 2 && slope(candidates[hull[hull.size() - 2]], candidates[hull.back()]) <=
+                                   slope(candidates[hull.back()], candidate)) {
+      hull.pop_back();
+    }
+    hull.push_back(next);
+  }
+  return hull;
+}
+
+/// A unit on its way along its hull.
+struct Walk {
+  const AllocationUnit* unit = nullptr;
+  std::vector<size_t> hull;
+  size_t at = 0;
+
+  const Candidate& candidate(size_t step) const { return unit->candidates[hull[step]]; }
+  bool done() const { return at + 1 == hull.size(); }
+  uint64_t next_bytes() const { return candidate(at + 1).bytes - candidate(at).bytes; }
+  double next_gain() const { return unit->sensitivity * slope(candidate(at), candidate(at + 1)); }
+};
+
+/// The walk whose next step fits in `room` and gains most per byte, the first of equals; or null.
+Walk* best_step(std::vector<Walk>& walks, uint64_t room) {
+  Walk* best = nullptr;
+  for (Walk& walk : walks) {
+    if (walk.done() || walk.next_bytes() > room) continue;
+    if (best == nullptr || walk.next_gain() > best->next_gain()) best = &walk;
+  }
+  return best;
 }
 
 }  // namespace
 
-double predicted_error(Shape shape, int64_t rank) {
-  const double signs = static_cast<double>(rank) * static_cast<double>(shape.rows + shape.cols);
-  return std::exp(kDecay * signs / static_cast<double>(shape.count()));
-}
-
 std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t budget) {
+  std::vector<Walk> walks;
   uint64_t used = 0;
   for (const AllocationUnit& unit : units) {
-    CHECK(!unit.rates.empty());
-    for (size_t i = 1; i < unit.rates.size(); ++i)
-      CHECK(unit.rates[i - 1].bytes < unit.rates[i].bytes);
-    used += unit.rates[0].bytes;
+    walks.push_back({&unit, hull_of(unit.candidates)});
+    used += walks.back().candidate(0).bytes;
   }
   if (used > budget) return {};
-
-  std::vector<size_t> chosen(units.size(), 0);
-  while (true) {
-    size_t best = units.size();
-    double best_gain = 0.0;
-    for (size_t i = 0; i < units.size(); ++i) {
-      const std::vector<Rate>& rates = units[i].rates;
-      if (chosen[i] + 1 == rates.size()) continue;
-      if (rates[chosen[i] + 1].bytes - rates[chosen[i]].bytes > budget - used) continue;
-      const double gain = gain_of_next(units[i], chosen[i]);
-      if (best < units.size() && gain <= best_gain) continue;
-      best = i;
-      best_gain = gain;
-    }
-    if (best == units.size()) return chosen;
-    used += units[best].rates[chosen[best] + 1].bytes - units[best].rates[chosen[best]].bytes;
-    ++chosen[best];
+  while (Walk* step = best_step(walks, budget - used)) {
+    used += step->next_bytes();
+    ++step->at;
   }
+  std::vector<size_t> chosen;
+  for (const Walk& walk : walks) chosen.push_back(walk.hull[walk.at]);
+  return chosen;
 }
 
 }  // namespace subbit

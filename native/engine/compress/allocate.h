@@ -1,4 +1,5 @@
-// Which rank each linear of the body gets, under a budget of bytes. Pure: sizes in, ranks out.
+// Which of its candidates each linear of the body gets, under a budget of bytes. Pure: bytes and
+// predicted errors in, choices out; what a candidate is made of is nobody's business here.
 #pragma once
 
 #include <cstdint>
@@ -6,36 +7,33 @@
 #include <string>
 #include <vector>
 
-#include "base/matrix.h"
+#include "formats/packed/pack.h"
 
 namespace subbit {
 
-/// One rate a linear may be given.
-struct Rate {
-  int64_t rank = 0;
+/// One form a linear may be given, whatever its terms.
+struct Candidate {
+  PackedSize size;
   uint64_t bytes = 0;
+  /// Predicted relative squared output error.
+  double error = 0.0;
 };
 
 /// One linear as the allocator sees it.
 struct AllocationUnit {
   std::string name;
-  Shape shape;
-  /// Ascending in rank and in bytes; at least one.
-  std::vector<Rate> rates;
+  /// At least one, in any order.
+  std::vector<Candidate> candidates;
   /// What a relative squared output error of one in this linear would cost the model.
   double sensitivity = 0.0;
 };
 
-/// Relative squared error of a factored fit of `rank`, by the law that errors of such fits follow:
-/// log-linear in the rank (formats.md section 5; Gaussian weights 0.579 at 0.5 sign bits a weight,
-/// 0.417 at 0.8, 0.333 at 1.0).
-double predicted_error(Shape shape, int64_t rank);
-
-/// The index into `rates` for each unit: the bytes add up to at most `budget`, and no unit could
-/// take its next rate within it. Steps are taken where they lower
-///   sum of sensitivity * predicted_error
-/// most per byte; the error is convex in the rank, so that is the Lagrangian's optimum up to the
-/// last step. Empty when the smallest rates do not fit.
+/// The index into `candidates` for each unit: the bytes add up to at most `budget`. Only candidates
+/// on the lower convex hull of a unit's errors over bytes are used: any other is worse than a
+/// mixture of two. From the smallest on, steps along the hulls are taken where they lower
+///   sum of sensitivity * error
+/// most per byte, until no unit's next step fits. That is the Lagrangian's optimum up to the last
+/// step of each unit. Empty when the smallest candidates do not fit.
 std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t budget);
 
 }  // namespace subbit

@@ -52,10 +52,11 @@ FittedLinear fit_linear(const BlockRequest& request, const LinearPlan& plan, uin
 
   FittedLinear fitted;
   fitted.name = spec.name;
-  if (plan.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
-  if (plan.bias) fitted.bias = stacked_bias(*linear);
+  if (plan.size.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
+  if (plan.size.bias) fitted.bias = stacked_bias(*linear);
   FactoredOptions options;
-  options.rank = plan.rank;
+  CHECK(is_factored(plan.size));
+  options.rank = plan.size.terms[0].rank;
   options.iterations = request.iterations;
   options.seed = seed;
   Importance importance;
@@ -119,7 +120,7 @@ std::vector<std::byte> finish_norm(const FittedNorm& norm, const Checkpoint& che
 FinishedTensor finish_linear(const FittedLinear& linear, const LinearPlan& plan) {
   FinishedTensor tensor;
   const FactoredFit& fit = std::get<FactoredFit>(linear.fit);
-  tensor.bytes = pack_factored(fit, plan.own_pre_scale, linear.bias);
+  tensor.bytes = pack_factored(fit, plan.size.own_pre_scale, linear.bias);
   CHECK(tensor.bytes.size() == plan.bytes);
   tensor.spec = {plan.spec->name + ".packed", DType::kU8, {static_cast<int64_t>(plan.bytes)}};
   verify_factored(tensor.bytes, fit, plan.spec->name);
@@ -130,7 +131,7 @@ CompressedLinear report_on(const FittedLinear& linear, const LinearPlan& plan) {
   const LinearSpec& spec = *plan.spec;
   CompressedLinear report;
   report.name = spec.name;
-  report.format = "factored r=" + std::to_string(plan.rank);
+  report.format = describe_packed(plan.size);
   report.rows = spec.shape.rows;
   report.cols = spec.shape.cols;
   report.bytes = plan.bytes;
@@ -212,7 +213,7 @@ FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
     CHECK(tensor != nullptr);
     FittedLinear& fitted = block.linears.emplace_back();
     fitted.name = linear.spec->name;
-    if (linear.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
+    if (linear.size.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
     FactoredFit fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
     fit.weight_error = reports[i].weight_error;
     fit.output_error = reports[i].output_error;

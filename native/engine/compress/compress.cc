@@ -201,7 +201,8 @@ bool Compression::can_tune() const {
   int64_t signs = 0;
   for (const BlockPlan& block : plan_.blocks)
     for (const LinearPlan& linear : block.linears)
-      signs += linear.rank * (linear.spec->shape.rows + linear.spec->shape.cols);
+      for (const PackedSize::Term& term : linear.size.terms)
+        signs += term.rank * (linear.size.shape.rows + term.columns);
   if (signs <= kMostTunedSigns) return true;
   if (control_.on_progress)
     control_.on_progress({"tune", 0, 0, "left out: the model is too large to be tuned whole"});

@@ -7,9 +7,8 @@
 
 #include "base/check.h"
 #include "compress/allocate.h"
-#include "compress/fit/factored/factored.h"
+#include "compress/candidates.h"
 #include "compress/fold.h"
-#include "formats/packed/layout.h"
 
 namespace subbit {
 namespace {
@@ -24,8 +23,9 @@ bool has_bias(const Model& model, const LinearSpec& spec) {
 LinearPlan start_linear(const LinearSpec& spec, const Model& model) {
   LinearPlan plan;
   plan.spec = &spec;
-  plan.own_pre_scale = !folds_away(spec.fold);
-  plan.bias = has_bias(model, spec);
+  plan.size.shape = spec.shape;
+  plan.size.own_pre_scale = !folds_away(spec.fold);
+  plan.size.bias = has_bias(model, spec);
   return plan;
 }
 
@@ -46,15 +46,16 @@ AllocationUnit unit_for(const LinearPlan& plan) {
   const LinearSpec& spec = *plan.spec;
   AllocationUnit unit;
   unit.name = spec.name;
-  unit.shape = spec.shape;
+  unit.candidates = candidates_of(plan.size);
   // Damage to a model spreads over its weights: per weight, an equal error costs about the same in
   // every kind of linear (72 % of the KL sits in the MLP, which holds two thirds of the weights).
   unit.sensitivity = static_cast<double>(spec.shape.count());
-  const int64_t largest = std::min(spec.shape.rows, spec.shape.cols) / kRankUnit * kRankUnit;
-  for (int64_t rank = kRankUnit; rank <= std::max(largest, kRankUnit); rank += kRankUnit) {
-    unit.rates.push_back({rank, factored_bytes({spec.shape, rank, plan.own_pre_scale, plan.bias})});
-  }
   return unit;
+}
+
+uint64_t least_of(const AllocationUnit& unit) {
+  const auto fewer = [](const Candidate& a, const Candidate& b) { return a.bytes < b.bytes; };
+  return std::min_element(unit.candidates.begin(), unit.candidates.end(), fewer)->bytes;
 }
 
 [[noreturn]] void refuse_bits(double asked, uint64_t least_bytes, int64_t weights) {
@@ -65,7 +66,7 @@ AllocationUnit unit_for(const LinearPlan& plan) {
   std::snprintf(expected, sizeof expected, "at least %.3f", least);
   std::snprintf(actual, sizeof actual, "%g", asked);
   throw Error(ErrorCode::kInvalidOption,
-              "so few bits per weight do not hold this model at the smallest rank",
+              "so few bits per weight do not hold this model in its smallest form",
               {{"option", "bits"}, {"expected", expected}, {"actual", actual}});
 }
 
@@ -90,7 +91,7 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
       planned.linears.push_back(start_linear(spec, model));
       units.push_back(unit_for(planned.linears.back()));
       plan.body_weights += spec.shape.count();
-      least_bytes += units.back().rates[0].bytes;
+      least_bytes += least_of(units.back());
     }
     for (const std::string& norm : block.norms) {
       planned.norms.push_back(plan_norm(norm, block, checkpoint));
@@ -106,10 +107,10 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
   size_t next = 0;
   for (BlockPlan& block : plan.blocks) {
     for (LinearPlan& linear : block.linears) {
-      const Rate& rate = units[next].rates[chosen[next]];
-      linear.rank = rate.rank;
-      linear.bytes = rate.bytes;
-      plan.body_bytes += rate.bytes;
+      const Candidate& candidate = units[next].candidates[chosen[next]];
+      linear.size = candidate.size;
+      linear.bytes = candidate.bytes;
+      plan.body_bytes += candidate.bytes;
       ++next;
     }
   }

@@ -1,4 +1,4 @@
-// What a compression will do, fixed before the work begins: the rank of every linear of the body,
+// What a compression will do, fixed before the work begins: the terms of every linear of the body,
 // where its input scale goes, and what all of it will weigh. A function of the architecture's
 // manifest and the request alone.
 #pragma once
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/packed/pack.h"
 #include "io/checkpoint.h"
 #include "models/model.h"
 
@@ -14,11 +15,9 @@ namespace subbit {
 
 struct LinearPlan {
   const LinearSpec* spec = nullptr;
-  int64_t rank = 0;
-  /// The packed tensor carries s_pre itself because nothing before it can.
-  bool own_pre_scale = false;
-  bool bias = false;
-  uint64_t bytes = 0;
+  /// The packed tensor carries s_pre itself where nothing before it can.
+  PackedSize size;
+  uint64_t bytes = 0;  // packed_bytes(size)
 };
 
 /// A norm of a block: rewritten in halves when a linear's s_pre is folded into it, else copied.
@@ -40,7 +39,7 @@ struct CompressionPlan {
 };
 
 /// The best use of `bits_per_weight` over the body. `manifest` must outlive the plan. Throws
-/// kInvalidOption, naming the least possible bits, when even the smallest ranks do not fit.
+/// kInvalidOption, naming the least possible bits, when even the smallest forms do not fit.
 CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
                                  const Checkpoint& checkpoint, double bits_per_weight);
 

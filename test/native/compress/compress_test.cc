@@ -340,7 +340,7 @@ TEST(too_few_bits_are_refused_with_the_least_that_would_do) {
   EXPECT(!least.empty());
   EXPECT(!fs::exists(out) && !fs::exists(out + ".state"));
   request.bits_per_weight = std::stod(least) - 0.01;
-  EXPECT_ERROR(ErrorCode::kInvalidOption, "smallest rank", run(request));
+  EXPECT_ERROR(ErrorCode::kInvalidOption, "smallest form", run(request));
   request.bits_per_weight = std::stod(least);
   EXPECT(run(request).bits_per_weight_body <= request.bits_per_weight);
   for (const double bits : {0.0, -1.0, std::nan("")}) {

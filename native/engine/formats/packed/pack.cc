@@ -107,9 +107,20 @@ PackedSize packed_size(const PackedLinear& linear) {
   size.bias = !linear.bias.empty();
   size.own_pre_scale = !linear.s_pre.empty();
   for (const PackedTerm& term : linear.terms) {
-    size.terms.push_back({term.kind, term.rank, term.columns, !term.s_mid.empty()});
+    size.terms.push_back(
+        {term.kind, term.rank, term.columns, !term.s_mid.empty(), term.first_column});
   }
   return size;
+}
+
+std::string describe_packed(const PackedSize& size) {
+  std::string text;
+  for (const PackedSize::Term& term : size.terms) {
+    if (!text.empty()) text += " + ";
+    text += kind_of(term.kind).name();
+    if (term.rank > 0) text += " r=" + std::to_string(term.rank);
+  }
+  return text;
 }
 
 uint64_t packed_bytes(const PackedSize& size) {

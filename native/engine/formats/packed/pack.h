@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/matrix.h"
@@ -28,13 +29,15 @@ struct PackedLinear {
   std::vector<PackedTerm> terms;
 };
 
-/// What the size of a packed linear depends on.
+/// A packed linear before there are values: what its size depends on, and which columns each term
+/// covers (terms over the same columns add up).
 struct PackedSize {
   struct Term {
     uint8_t kind = 0;
     int64_t rank = 0;
     int64_t columns = 0;
     bool mid_scale = false;
+    int64_t first_column = 0;
   };
   Shape shape;
   bool bias = false;
@@ -45,6 +48,8 @@ struct PackedSize {
 /// The bytes pack() would give, without packing: what the allocator plans with.
 uint64_t packed_bytes(const PackedSize& size);
 PackedSize packed_size(const PackedLinear& linear);
+/// "factored r=160" or "sign + sign": for people.
+std::string describe_packed(const PackedSize& size);
 
 /// Normalises the half vectors into the gains (layout.h) and writes all sections.
 /// Throws kNonFinite when a scale or gain is not finite.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "formats/packed/layout.h"
+#include "formats/packed/pack.h"
 #include "formats/packed/packed.h"
 #include "formats/registry.h"
 #include "formats/signs/layout.h"
@@ -160,13 +161,12 @@ PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where
 }
 
 std::string describe_packed(const PackedView& view) {
-  std::string text;
+  PackedSize size;
   for (const auto& term : view.terms) {
-    if (!text.empty()) text += " + ";
-    text += term.kind->name();
-    if (term.view.shape.rank > 0) text += " r=" + std::to_string(term.view.shape.rank);
+    const TermShape& shape = term.view.shape;
+    size.terms.push_back({term.kind->tag(), shape.rank, shape.columns});
   }
-  return text;
+  return describe_packed(size);
 }
 
 }  // namespace subbit

@@ -151,11 +151,13 @@ FactoredFit fit_factored(ConstMatrix w, const Importance& importance,
   return fit;
 }
 
-uint64_t factored_bytes(const FactoredLayout& layout) {
-  return packed_bytes({layout.shape,
-                       layout.bias,
-                       layout.own_pre_scale,
-                       {{factored_tag(), layout.rank, layout.shape.cols, false}}});
+PackedSize::Term factored_term(Shape shape, int64_t rank) {
+  return {factored_tag(), rank, shape.cols, false};
+}
+
+bool is_factored(const PackedSize& size) {
+  return size.terms.size() == 1 && size.terms[0].kind == factored_tag() &&
+         size.terms[0].columns == size.shape.cols;
 }
 
 std::vector<std::byte> pack_factored(const FactoredFit& fit, bool own_pre_scale,

@@ -48,15 +48,10 @@ FactoredFit fit_factored(ConstMatrix w, const Importance& importance,
                          const FactoredOptions& options, ThreadPool& pool,
                          const FitStep& before_iteration);
 
-/// What the packed bytes of a linear depend on before it is fitted.
-struct FactoredLayout {
-  Shape shape;
-  int64_t rank = 0;
-  bool own_pre_scale = false;
-  bool bias = false;
-};
-
-uint64_t factored_bytes(const FactoredLayout& layout);
+/// The one term of a factored linear before it is fitted.
+PackedSize::Term factored_term(Shape shape, int64_t rank);
+/// Whether `size` is what this fit makes: one factored term over all columns.
+bool is_factored(const PackedSize& size);
 std::vector<std::byte> pack_factored(const FactoredFit& fit, bool own_pre_scale,
                                      std::vector<float> bias);
 

@@ -170,7 +170,7 @@ TEST(odd_shapes_fit_pack_and_read_back) {
       if (!own) packable.s_pre.assign(packable.s_pre.size(), 1.0f);
       const std::vector<float> bias(own ? static_cast<size_t>(shape.rows) : 0, 0.25f);
       const auto bytes = pack_factored(packable, own, bias);
-      EXPECT_EQ(bytes.size(), factored_bytes({shape, 32, own, own}));
+      EXPECT_EQ(bytes.size(), packed_bytes({shape, own, own, {factored_term(shape, 32)}}));
       verify_factored(bytes, packable, "odd");
     }
   }
