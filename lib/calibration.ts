@@ -19,7 +19,7 @@ import {
 } from "./options.js";
 import { type ResolvedSource, requireBos } from "./source.js";
 import type { Tokenizer } from "./text.js";
-import { spreadWindows } from "./windows.js";
+import { interleaved, shareTokens, spreadWindows, thinned } from "./windows.js";
 
 export interface CalibrationRequest {
   source: ResolvedSource;
@@ -36,7 +36,9 @@ export interface CalibrationRequest {
 export async function calibrationWindows(request: CalibrationRequest): Promise<Int32Array[]> {
   const { source, calibration, effort } = request;
   const bos = requireBos(source);
-  const context = Math.min(source.trainedContextLength ?? calibrationContext, calibrationContext);
+  const asked = calibration && "file" in calibration ? calibration.context : undefined;
+  const trained = source.trainedContextLength ?? calibrationContext;
+  const context = Math.min(trained, asked ?? calibrationContext);
   if (context < 2) throw invalidOption("the model", "trained with a context of 2 or more", context);
   if (!calibration) return await writtenWindows(request, { bos, context });
   const windows = await givenWindows(request, calibration, {
@@ -53,26 +55,28 @@ async function givenWindows(
   calibration: Calibration,
   options: { bos: number; context: number; tokens: number },
 ): Promise<Int32Array[]> {
-  const texts = Array.isArray(calibration) ? calibration : [await readText(calibration.file)];
-  const windows: Int32Array[] = [];
-  let left = options.tokens;
-  for (const [done, text] of texts.entries()) {
-    onProgress({
-      phase: "tokenize",
-      loaded: done,
-      total: texts.length,
-      fraction: done / texts.length,
-    });
-    const ids = await tokenizer.encode(text, { cache: true, signal });
-    // Each text gets an equal share of what is left, so that the first does not take it all.
-    const share = Math.ceil(left / (texts.length - done));
-    for (const window of spreadWindows(ids, { ...options, tokens: share })) {
-      windows.push(window);
-      left -= window.length - 1;
-    }
-    if (left <= 0) break;
+  const texts: Int32Array[] = [];
+  for await (const { text, done, total } of textsOf(calibration)) {
+    onProgress({ phase: "tokenize", loaded: done, total, fraction: done / total });
+    texts.push(await tokenizer.encode(text, { cache: true, signal }));
   }
-  return windows;
+  const lengths = texts.map((ids) => ids.length);
+  const lists = shareTokens(lengths, options.tokens).map((tokens, i) =>
+    spreadWindows(texts[i] ?? new Int32Array(), { ...options, tokens }),
+  );
+  // A text gives one window or more, however small its share: many texts give too many.
+  return thinned(interleaved(lists), options.tokens);
+}
+
+async function* textsOf(calibration: Calibration) {
+  if (Array.isArray(calibration)) {
+    const total = calibration.length;
+    for (const [done, text] of calibration.entries()) yield { text, done, total };
+    return;
+  }
+  const files = [calibration.file].flat();
+  for (const [done, file] of files.entries())
+    yield { text: await readText(file), done, total: files.length };
 }
 
 /** The text of a UTF-8 file. */

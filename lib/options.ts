@@ -75,8 +75,23 @@ export interface GenerateOptions {
 
 export type Effort = "fast" | "balanced" | "max";
 
-/** Text to measure activations on: texts, or a file and how many of its tokens to use. */
-export type Calibration = string[] | { file: string; tokens?: number };
+/**
+ * Text to measure activations on, and to tune on: texts, or files. Each gives an equal share of the
+ * tokens, and a short one what it has.
+ */
+export type Calibration =
+  | string[]
+  | {
+      /** A UTF-8 file, or several. */
+      file: string | string[];
+      /** How many of their tokens to use, in all. Default: by effort. */
+      tokens?: number;
+      /**
+       * Tokens of one window, the start token included. Default: what the model was trained with,
+       * at most 2,048. Tuning holds the activations of a whole window.
+       */
+      context?: number;
+    };
 
 export interface CompressOptions extends CacheOptions {
   /** The directory to write. */
@@ -274,11 +289,23 @@ function calibrationOf(value: unknown): Calibration | undefined {
   if (typeof value === "string") {
     throw invalidOption("calibration", "an array of texts or { file }", value);
   }
-  checkKeys("calibration", value, ["file", "tokens"]);
-  const { file, tokens } = value as { file?: unknown; tokens?: unknown };
+  checkKeys("calibration", value, ["file", "tokens", "context"]);
+  const { file } = value as { file?: unknown };
+  if (Array.isArray(file) && file.length === 0) {
+    throw invalidOption("calibration.file", "at least one file", file);
+  }
+  const count = (name: "tokens" | "context", least: number) => {
+    const given: unknown = Reflect.get(value as object, name);
+    return given === undefined
+      ? undefined
+      : checkNumber(`calibration.${name}`, given, whole(least));
+  };
   return {
-    file: checkText("calibration.file", file),
-    tokens: tokens === undefined ? undefined : checkNumber("calibration.tokens", tokens, whole(1)),
+    file: Array.isArray(file)
+      ? file.map((one) => checkText("a file of calibration", one))
+      : checkText("calibration.file", file),
+    tokens: count("tokens", 1),
+    context: count("context", 2),
   };
 }
 

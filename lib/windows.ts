@@ -32,6 +32,49 @@ export function spreadWindows(
   );
 }
 
+/**
+ * `tokens` dealt out to texts of these lengths: evenly, and what a short text cannot use goes to
+ * the longer ones.
+ */
+export function shareTokens(lengths: readonly number[], tokens: number): number[] {
+  const shares = new Array<number>(lengths.length).fill(0);
+  const shortestFirst = [...lengths.entries()].sort(([, a], [, b]) => a - b);
+  let left = tokens;
+  for (const [done, [text, length]] of shortestFirst.entries()) {
+    const share = Math.min(length, Math.ceil(left / (lengths.length - done)));
+    shares[text] = share;
+    left -= share;
+  }
+  return shares;
+}
+
+/**
+ * The lists merged so that every stretch of the result holds each in proportion: whoever takes the
+ * end of it, as tuning does for held-out text, has the ends of all.
+ */
+export function interleaved<T>(lists: readonly (readonly T[])[]): T[] {
+  const placed = lists.flatMap((list) =>
+    list.map((item, index) => ({ item, at: (index + 0.5) / list.length })),
+  );
+  // The sort is stable, so that equal places keep the order of the lists.
+  return placed.sort((a, b) => a.at - b.at).map(({ item }) => item);
+}
+
+/** Windows of about `tokens` text tokens in all, spread evenly over `windows`; at least one. */
+export function thinned(windows: readonly Int32Array[], tokens: number): Int32Array[] {
+  const size = (window: Int32Array) => window.length - 1;
+  const total = windows.reduce((sum, window) => sum + size(window), 0);
+  if (total <= tokens) return [...windows];
+  let seen = 0;
+  let taken = 0;
+  return windows.filter((window) => {
+    const isDue = taken <= (tokens * seen) / total;
+    seen += size(window);
+    if (isDue) taken += size(window);
+    return isDue;
+  });
+}
+
 function windowAt(
   ids: Int32Array,
   start: number,

@@ -9,8 +9,9 @@ import { byteSize, grouped, ProgressLine, printJson } from "./terminal.js";
 interface Options {
   bits: number;
   out: string;
-  calibration?: string;
+  calibration?: string[];
   calibrationTokens?: number;
+  calibrationContext?: number;
   effort?: Effort;
   seed?: number;
   overwrite?: true;
@@ -27,8 +28,13 @@ export function compressCommand(signal: AbortSignal): Command {
     .argument("<model>", "a model directory, or a llama2.c checkpoint with its tokenizer.bin")
     .requiredOption("--bits <n>", "bits per weight of the decoder blocks, such as 0.8", number)
     .requiredOption("--out <dir>", "the directory to write")
-    .option("--calibration <txt>", "text like that of later use (default: the model writes some)")
+    .option(
+      "--calibration <txt>",
+      "text like that of later use; may be given several times (default: the model writes some)",
+      (file: string, before: string[] = []) => [...before, file],
+    )
     .option("--calibration-tokens <n>", "how many tokens of it (default: by effort)", whole)
+    .option("--calibration-context <n>", "tokens of a window of it (default: at most 2048)", whole)
     .addOption(
       new Option("--effort <effort>", "how long to work on it (default: balanced)").choices([
         "fast",
@@ -41,16 +47,18 @@ export function compressCommand(signal: AbortSignal): Command {
     .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
     .option("--json", "print one JSON object")
     .action(async (source: string, options: Options, command: Command) => {
-      const { bits, calibration, calibrationTokens, json, ...rest } = options;
-      if (calibrationTokens !== undefined && calibration === undefined) {
-        command.error("error: option '--calibration-tokens <n>' needs --calibration", {
+      const { bits, calibration, calibrationTokens, calibrationContext, json, ...rest } = options;
+      const needing = { tokens: calibrationTokens, context: calibrationContext };
+      for (const [name, value] of Object.entries(needing)) {
+        if (value === undefined || calibration) continue;
+        command.error(`error: option '--calibration-${name} <n>' needs --calibration`, {
           exitCode: 2,
         });
       }
       const job = compress(source, {
         ...rest,
         target: { bitsPerWeight: bits },
-        ...(calibration && { calibration: { file: calibration, tokens: calibrationTokens } }),
+        ...(calibration && { calibration: { file: calibration, ...needing } }),
         signal,
       });
       const progress = new ProgressLine();

@@ -81,7 +81,7 @@ export class Encoder {
       config["remove_space"] === true ||
       config["do_lowercase_and_remove_accent"] === true ||
       this.#added.some(({ lstrip, rstrip }) => lstrip || rstrip);
-    this.addsBos = addsBos(this.#tokenizer, config);
+    this.addsBos = addsBos(this.#tokenizer, json, config);
   }
 
   /** The table that decodes this tokenizer's ids. */
@@ -149,9 +149,13 @@ function alternation(words: readonly string[]): RegExp | undefined {
   return new RegExp(`(${escaped.join("|")})`);
 }
 
-function addsBos(tokenizer: Library, config: Json): boolean {
+function addsBos(tokenizer: Library, json: Json, config: Json): boolean {
   if (typeof config["add_bos_token"] === "boolean") return config["add_bos_token"];
-  if (tokenizer.post_processor === null) return true;
+  // Sentencepiece's tokenizers put it there by their class, whatever the file says; byte-level
+  // ones, such as SmolLM's, only where the file has a post-processor that does.
+  if (tokenizer.post_processor === null) {
+    return !JSON.stringify(json["decoder"] ?? null).includes('"ByteLevel"');
+  }
   return tokenizer.encode("", { add_special_tokens: true }).ids.length > 0;
 }
 

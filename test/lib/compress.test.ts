@@ -78,6 +78,21 @@ describe("compress", () => {
     expect(request).toMatchObject({ bitsPerWeight: 0.8, effort: "balanced", seed: 9n });
   });
 
+  test("takes windows of a given length from several files, mixed", async () => {
+    const directory = temporaryDirectory();
+    const file = ["the cat ", "and a "].map((words, i) => {
+      writeFileSync(join(directory, `${i}`), words.repeat(500));
+      return join(directory, `${i}`);
+    });
+    const calibration = { file, tokens: 28, context: 8 };
+    await compress(writeTinyModel(), { ...options, calibration });
+    const windows = addon.compressions[0]?.calibration.map(([, ...ids]) => ids) ?? [];
+    expect(windows.map((ids) => ids.length)).toEqual([7, 7, 7, 7]);
+    const words = windows.map((ids) => [...new Set(ids)].sort().join());
+    expect(words[0]).not.toEqual(words[1]);
+    expect(words.slice(2)).toEqual(words.slice(0, 2));
+  });
+
   test("without text lets the model write some, the same for the same seed", async () => {
     addon.says = [5, 6, 7, 8];
     const { calibration: _, ...without } = options;

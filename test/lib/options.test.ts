@@ -105,6 +105,12 @@ describe("the other calls' options", () => {
     expect(refusal(() => resolveCompress({ ...plain, calibration: [] }))).toBeTruthy();
     const text = "a text" as unknown as string[];
     expect(refusal(() => resolveCompress({ ...plain, calibration: text }))).toBeTruthy();
+    const noFile = { file: [] };
+    expect(refusal(() => resolveCompress({ ...plain, calibration: noFile }))).toBeTruthy();
+    const narrow = { file: "a", context: 1 };
+    expect(refusal(() => resolveCompress({ ...plain, calibration: narrow }))?.option).toBe(
+      "calibration.context",
+    );
     const none = { file: "f", tokens: 0 };
     expect(refusal(() => resolveCompress({ ...plain, calibration: none }))?.option).toBe(
       "calibration.tokens",

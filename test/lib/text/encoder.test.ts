@@ -127,6 +127,7 @@ test("whether a prompt gets the start token is the tokenizer's choice", () => {
   expect(adds({})).toBe(true);
   expect(adds({}, { add_bos_token: false })).toBe(false);
   expect(adds({ post_processor: null })).toBe(true);
+  expect(adds({ post_processor: null, decoder: { type: "ByteLevel" } })).toBe(false);
   expect(adds({ post_processor: { type: "ByteLevel" } })).toBe(false);
 });
 
