@@ -52,6 +52,7 @@ describe("the command line", () => {
     [["compress", "a", "--bits", "0", "--out", "b"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--effort", "none"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--calibration-tokens", "9"]],
+    [["compress", "a", "--bits", "1", "--out", "b", "--calibration-context", "9"]],
     [["eval", "a"]],
     [["generate", "a", "b", "--max-tokens", "1.5"]],
   ])("called wrongly, as %j, it says so and exits with 2", (args) => {
