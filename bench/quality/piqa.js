@@ -7,7 +7,7 @@
  *     node bench/quality/piqa.js <model> --questions <jsonl> [--limit n] [--no-start]
  *         [--threads n] [--json]
  *
- * --no-start leaves out the start token, as some write who evaluate models that were trained without.
+ * --no-start leaves out the start token, for models that were trained without one.
  */
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
@@ -17,7 +17,8 @@ import { loadModel } from "subbit";
 
 /**
  * @typedef {{ goal: string, sol1: string, sol2: string, label: number }} Question
- * @typedef {{ questions: number, accuracy: number, accuracyNormalized: number, standardError: number }} Piqa
+ * @typedef {{ questions: number, accuracy: number, accuracyNormalized: number,
+ *   standardError: number }} Piqa
  * @typedef {Pick<import("subbit").Model, "score"> & {
  *   tokenizer: Pick<import("subbit").Tokenizer, "encode"> }} Scorer
  */

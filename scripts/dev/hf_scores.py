@@ -1,7 +1,7 @@
 """What transformers and torch make of a Hugging Face directory, as one JSON object: the independent
-word on perplexity, PIQA accuracy, token ids and greedy text that `subbit eval`, `bench/quality/piqa`
-and `subbit generate` are compared with. A development script: it needs Python with `pip install
-torch transformers`.
+word on perplexity, PIQA accuracy, token ids and greedy text that `subbit eval`,
+`bench/quality/piqa.js` and `subbit generate` are compared with. A development script: it needs
+Python with `pip install torch transformers`.
 
     python3 scripts/dev/hf_scores.py MODEL [--text FILE [--windows 32] [--context 256]]
         [--piqa FILE [--limit 100]] [--prompt TEXT [--tokens 64]] [--ids FILE]
