@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,6 +65,10 @@ class Weight {
   Shape shape_;
 };
 
+/// Where a weight finds what it shares with others: the tensor of a table by its number, or null.
+/// The tensor and its bytes must outlive the weight.
+using SharedTables = std::function<const TensorView*(int number)>;
+
 /// The same contract, seen before there are bytes.
 class Format {
  public:
@@ -72,7 +77,12 @@ class Format {
   virtual int layout_version() const = 0;
   /// Checks every field of `tensor` against the layout and against `shape` ([rows, cols] the model
   /// expects; rows of zero accept any), then views it. Throws kCorruptFile, kUnsupportedFormat.
-  virtual std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const = 0;
+  virtual std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
+                                       const SharedTables& tables) const = 0;
+  /// For weights that share nothing.
+  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const {
+    return view(tensor, shape, SharedTables());
+  }
 };
 
 /// 8 * bytes / weights: the only definition of bits per weight in the house.

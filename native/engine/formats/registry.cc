@@ -3,12 +3,14 @@
 
 #include <utility>
 
+#include "formats/code84/code84.h"
 #include "formats/dense/dense.h"
 #include "formats/factored/factored.h"
 #include "formats/int4/int4.h"
 #include "formats/int8/int8.h"
 #include "formats/packed/packed.h"
 #include "formats/sign/sign.h"
+#include "formats/table/table.h"
 
 namespace subbit {
 
@@ -32,7 +34,8 @@ std::unique_ptr<Weight> unpack_to_dense(const Weight& weight) {
 }
 
 std::span<const TermKind* const> all_term_kinds() {
-  static const TermKind* const kinds[] = {&sign_term(), &factored_term()};
+  static const TermKind* const kinds[] = {&sign_term(), &code84_term(), &factored_term(),
+                                          &table_term()};
   return kinds;
 }
 

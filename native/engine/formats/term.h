@@ -16,11 +16,20 @@ namespace subbit {
 
 struct SignOperand;  // formats/signs/sign_dot.h
 
-/// [rows, columns] of the term; `rank` is zero for kinds that have none.
+inline constexpr int64_t kTableEntries = 256;  // vectors of a shared table: one an index byte
+inline constexpr int kMostTables = 256;        // of a model
+
+/// Bytes of a shared table whose vectors have `width` int8 entries.
+inline constexpr uint64_t shared_table_bytes(int64_t width) {
+  return static_cast<uint64_t>(kTableEntries * width);
+}
+
+/// [rows, columns] of the term; `rank` and `table_width` are zero for kinds that have none.
 struct TermShape {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t rank = 0;
+  int64_t table_width = 0;  // columns one index byte stands for: 4, 8 or 16
 };
 
 /// One term's bytes inside a packed linear.
@@ -30,6 +39,15 @@ struct TermView {
   float gain = 1.0f;
   std::span<const Half> s_mid;       // [rank], or empty
   std::span<const std::byte> words;  // exactly word_bytes(shape)
+  int table_number = 0;
+  std::span<const int8_t> table;  // [kTableEntries, shape.table_width] of -127..127, or empty
+};
+
+/// What the term head's 16-bit parameter says of a kind.
+enum class TermParameter {
+  kNone,   // must be zero
+  kRank,   // rank / 32, at least 1
+  kTable,  // low byte: table_width; high byte: table_number
 };
 
 /// What a term's kernel yields for every token and row: the integer I and the exponent E of
@@ -44,11 +62,14 @@ class TermKind {
   virtual ~TermKind() = default;
   virtual uint8_t tag() const = 0;
   virtual std::string_view name() const = 0;
+  virtual TermParameter parameter() const { return TermParameter::kNone; }
+  /// What a term's columns must be a multiple of.
+  virtual int64_t column_unit() const { return 1; }
   /// Bytes of the term's words; the shape has been checked by the caller to be positive and small
   /// enough not to overflow.
   virtual uint64_t word_bytes(const TermShape& shape) const = 0;
-  /// Throws kCorruptFile when the shape or the words break the layout (padding bits must be zero).
-  /// `where` names the tensor.
+  /// Throws kCorruptFile when the words break the layout (padding bits must be zero). The shape has
+  /// been checked against parameter() and column_unit(). `where` names the tensor.
   virtual void check(const TermView& term, std::string_view where) const = 0;
   /// The term's matrix before gain and scales, [count, columns] from `first_row`: the reference.
   virtual void unpack_rows(const TermView& term, int64_t first_row, Matrix out) const = 0;

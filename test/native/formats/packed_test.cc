@@ -185,8 +185,8 @@ TEST(a_packed_file_that_breaks_its_layout_is_refused_by_name) {
   EXPECT_ERROR(corrupt, "terms", parse_packed(broken(4, 9), "t"));
   EXPECT_ERROR(unsupported, "flag", parse_packed(broken(5, 4), "t"));
   EXPECT_ERROR(unsupported, "reserved", parse_packed(broken(6, 1), "t"));
-  EXPECT_ERROR(unsupported, "kind", parse_packed(broken(16, 2), "t"));  // code84: not built
-  EXPECT_ERROR(unsupported, "kind", parse_packed(broken(16, 5), "t"));  // table: not built
+  EXPECT_ERROR(unsupported, "kind", parse_packed(broken(16, 4), "t"));  // sign_g: not built
+  EXPECT_ERROR(unsupported, "kind", parse_packed(broken(16, 6), "t"));
   EXPECT_ERROR(unsupported, "flag", parse_packed(broken(17, 2), "t"));
   EXPECT_ERROR(corrupt, "rank", parse_packed(broken(18, 0), "t"));
   EXPECT_ERROR(corrupt, "columns", parse_packed(broken(20, 32), "t"));

@@ -95,7 +95,8 @@ class DenseFormat final : public Format {
  public:
   std::string_view name() const override { return "dense"; }
   int layout_version() const override { return 1; }
-  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const override {
+  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
+                               const SharedTables& /*tables*/) const override {
     GemmOperand::Type type;
     switch (tensor.dtype) {
       case DType::kF32:

@@ -35,18 +35,12 @@ class FactoredTerm final : public TermKind {
  public:
   uint8_t tag() const override { return 3; }
   std::string_view name() const override { return "factored"; }
+  TermParameter parameter() const override { return TermParameter::kRank; }
   uint64_t word_bytes(const TermShape& shape) const override {
     return v_bytes(shape) + sign_bytes(shape.rows, shape.rank);
   }
 
   void check(const TermView& term, std::string_view where) const override {
-    if (term.shape.rank < 1) {
-      throw Error(ErrorCode::kCorruptFile,
-                  "a factored term without a rank in " + std::string(where),
-                  {{"tensor", std::string(where)},
-                   {"expected", "a multiple of 32"},
-                   {"actual", std::to_string(term.shape.rank)}});
-    }
     const size_t split = v_bytes(term.shape);
     check_sign_padding(term.words.first(split), term.shape.rank, term.shape.columns, where);
     check_sign_padding(term.words.subspan(split), term.shape.rows, term.shape.rank, where);

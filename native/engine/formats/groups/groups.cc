@@ -188,7 +188,8 @@ std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weight
   return out;
 }
 
-std::unique_ptr<Weight> GroupFormat::view(const TensorView& tensor, Shape shape) const {
+std::unique_ptr<Weight> GroupFormat::view(const TensorView& tensor, Shape shape,
+                                          const SharedTables& /*tables*/) const {
   if (tensor.dtype != DType::kU8) {
     refuse(tensor, "wrong type", "U8", std::string(dtype_name(tensor.dtype)));
   }

@@ -58,7 +58,9 @@ class GroupFormat final : public Format {
   explicit GroupFormat(const GroupCoding& coding) : coding_(coding) {}
   std::string_view name() const override { return coding_.name; }
   int layout_version() const override { return 1; }
-  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const override;
+  using Format::view;
+  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
+                               const SharedTables& tables) const override;
 
  private:
   const GroupCoding& coding_;

@@ -9,6 +9,10 @@
 // A is 128 (a cache line) if all words together take 64 KiB or more, else 32. The weight it stands
 // for is  s_post[i] * (sum over terms of gain * T[i][j]) * s_pre[j].
 //
+// A `table` term names the vectors that its index bytes choose from by the table's number: they are
+// the tensor model.tables.<number>, I8 [256, d], which many linears share and whose bytes are the
+// body's, not this tensor's. d and the number share the 16 bits that other kinds use for the rank.
+//
 // Half vectors carry no magnitude: the writer scales each by a power of two so that its largest
 // |value| lies in [2^14, 2^15) and moves that factor into `gain` (s_mid: nowhere, quantization
 // removes it). Every entry is zero or a normal number; readers refuse others.
@@ -36,7 +40,7 @@ enum LinearFlags : uint8_t { kOwnPreScale = 1, kHasBias = 2 };
 struct TermHead {
   uint8_t kind;  // TermKind::tag
   uint8_t flags;
-  uint16_t rank_units;  // rank / 32
+  uint16_t parameter;  // factored: rank / 32; table: d | number << 8; else 0
   uint32_t first_column;
   uint32_t columns;
   float gain;

@@ -34,7 +34,8 @@ uint64_t vector_bytes(const PackedSize& size) {
 uint64_t words_bytes(const PackedSize& size) {
   uint64_t bytes = 0;
   for (const auto& term : size.terms) {
-    bytes += kind_of(term.kind).word_bytes({size.shape.rows, term.columns, term.rank});
+    bytes +=
+        kind_of(term.kind).word_bytes({size.shape.rows, term.columns, term.rank, term.table_width});
   }
   return bytes;
 }
@@ -74,6 +75,22 @@ void append_one(std::vector<std::byte>& out, const T& value) {
   append(out, std::span<const T>(&value, 1));
 }
 
+uint16_t parameter_of(const PackedTerm& term) {
+  switch (kind_of(term.kind).parameter()) {
+    case TermParameter::kNone:
+      CHECK(term.rank == 0 && term.table_width == 0);
+      return 0;
+    case TermParameter::kRank:
+      CHECK(term.rank > 0 && term.rank % kRankUnit == 0 && term.rank / kRankUnit <= UINT16_MAX);
+      return static_cast<uint16_t>(term.rank / kRankUnit);
+    case TermParameter::kTable:
+      CHECK(term.table_width > 0 && term.table_width <= UINT8_MAX);
+      CHECK(term.table_number >= 0 && term.table_number < kMostTables);
+      return static_cast<uint16_t>(term.table_width | term.table_number << 8);
+  }
+  return 0;
+}
+
 void append_heads(const PackedLinear& linear, int gain_exponent, std::vector<std::byte>& out) {
   LinearHead head{};
   std::memcpy(head.magic, kPackedMagic, sizeof(head.magic));
@@ -87,7 +104,7 @@ void append_heads(const PackedLinear& linear, int gain_exponent, std::vector<std
     TermHead term_head{};
     term_head.kind = term.kind;
     term_head.flags = term.s_mid.empty() ? 0 : kHasMidScale;
-    term_head.rank_units = static_cast<uint16_t>(term.rank / kRankUnit);
+    term_head.parameter = parameter_of(term);
     term_head.first_column = static_cast<uint32_t>(term.first_column);
     term_head.columns = static_cast<uint32_t>(term.columns);
     term_head.gain = std::ldexp(term.gain, gain_exponent);
@@ -107,8 +124,8 @@ PackedSize packed_size(const PackedLinear& linear) {
   size.bias = !linear.bias.empty();
   size.own_pre_scale = !linear.s_pre.empty();
   for (const PackedTerm& term : linear.terms) {
-    size.terms.push_back(
-        {term.kind, term.rank, term.columns, !term.s_mid.empty(), term.first_column});
+    size.terms.push_back({term.kind, term.rank, term.columns, !term.s_mid.empty(),
+                          term.first_column, term.table_width});
   }
   return size;
 }
@@ -119,6 +136,11 @@ std::string describe_packed(const PackedSize& size) {
     if (!text.empty()) text += " + ";
     text += kind_of(term.kind).name();
     if (term.rank > 0) text += " r=" + std::to_string(term.rank);
+    if (term.table_width > 0) text += " d=" + std::to_string(term.table_width);
+    if (term.columns != size.shape.cols) {
+      text += " cols " + std::to_string(term.first_column) + "-" +
+              std::to_string(term.first_column + term.columns - 1);
+    }
   }
   return text;
 }
@@ -151,10 +173,11 @@ std::vector<std::byte> pack(const PackedLinear& linear) {
   }
   out.resize(align_up(out.size(), alignment));
   for (const PackedTerm& term : linear.terms) {
-    CHECK(term.rank % kRankUnit == 0);
+    CHECK(term.columns % kind_of(term.kind).column_unit() == 0);
     const size_t before = out.size();
     for (const SignMatrix& matrix : term.matrices) pack_signs(matrix, out);
-    const TermShape shape = {linear.shape.rows, term.columns, term.rank};
+    if (term.table_width > 0) pack_indices(term.indices, out);
+    const TermShape shape = {linear.shape.rows, term.columns, term.rank, term.table_width};
     CHECK(out.size() - before == kind_of(term.kind).word_bytes(shape));
   }
   out.resize(align_up(out.size(), alignment));

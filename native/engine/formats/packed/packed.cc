@@ -145,14 +145,15 @@ class PackedFormat final : public Format {
  public:
   std::string_view name() const override { return "packed"; }
   int layout_version() const override { return 1; }
-  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape) const override {
+  std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
+                               const SharedTables& tables) const override {
     if (tensor.dtype != DType::kU8 || tensor.shape.size() != 1) {
       throw Error(ErrorCode::kCorruptFile, "packed tensor " + tensor.name + " has the wrong type",
                   {{"tensor", tensor.name},
                    {"expected", "U8 of one dimension"},
                    {"actual", std::string(dtype_name(tensor.dtype))}});
     }
-    PackedView view = parse_packed(tensor.bytes, tensor.name);
+    PackedView view = parse_packed(tensor.bytes, tensor.name, tables);
     if (view.shape.cols != shape.cols || (shape.rows != 0 && view.shape.rows != shape.rows)) {
       const auto text = [](Shape s) {
         return std::to_string(s.rows) + " x " + std::to_string(s.cols);

@@ -29,10 +29,11 @@ struct PackedView {
 };
 
 /// Throws kCorruptFile or, for an unknown tag, kind or flag, kUnsupportedFormat; `where` names the
-/// tensor. `bytes` must be aligned to 4.
-PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where);
+/// tensor. `bytes` must be aligned to 4. Table terms point into the tensors that `tables` gives.
+PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where,
+                        const SharedTables& tables = {});
 
-/// "factored r=160" or "sign + sign": for people.
+/// "factored r=160", "sign + sign", "table d=8 cols 0-191 + code84 cols 192-447": for people.
 std::string describe_packed(const PackedView& view);
 
 }  // namespace subbit

@@ -1,5 +1,6 @@
 // Proving the bytes of a packed linear. Every field is checked before it becomes a size; the
 // tensor's length must equal the length its heads imply.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -79,12 +80,61 @@ LinearHead read_head(SectionReader& reader) {
   return head;
 }
 
-PackedView::Term read_term_head(SectionReader& reader, const LinearHead& linear,
-                                const TermHead& head) {
+/// The tensor of a shared table, proved to hold what a table term multiplies.
+std::span<const int8_t> find_table(const SectionReader& reader, const SharedTables& tables,
+                                   int number, int64_t width) {
+  const TensorView* tensor = tables ? tables(number) : nullptr;
+  const std::string name = "shared table " + std::to_string(number);
+  if (tensor == nullptr) reader.corrupt(name + " is missing, but named", "a table", "none");
+  if (tensor->dtype != DType::kI8 || tensor->shape != std::vector<int64_t>{kTableEntries, width} ||
+      tensor->bytes.size() != shared_table_bytes(width)) {
+    std::string actual(dtype_name(tensor->dtype));
+    for (const int64_t extent : tensor->shape) actual += " " + std::to_string(extent);
+    reader.corrupt(name + " (" + tensor->name + ") has another shape than the one named",
+                   "I8 256 " + std::to_string(width), actual);
+  }
+  const std::span<const int8_t> entries(reinterpret_cast<const int8_t*>(tensor->bytes.data()),
+                                        tensor->bytes.size());
+  // -128 would leave the bounds of the integer sums, which count on |entry| <= 127.
+  if (std::find(entries.begin(), entries.end(), int8_t{-128}) != entries.end()) {
+    reader.corrupt(name + " (" + tensor->name + ") has an entry out of range and is named",
+                   "-127..127", "-128");
+  }
+  return entries;
+}
+
+void read_parameter(const SectionReader& reader, const SharedTables& tables, uint16_t parameter,
+                    PackedView::Term& term) {
+  switch (term.kind->parameter()) {
+    case TermParameter::kNone:
+      if (parameter != 0) {
+        reader.corrupt("a term without a rank names one", "rank 0", std::to_string(parameter));
+      }
+      return;
+    case TermParameter::kRank:
+      if (parameter == 0) reader.corrupt("a term's rank", "a multiple of 32", "0");
+      term.view.shape.rank = int64_t{parameter} * kRankUnit;
+      return;
+    case TermParameter::kTable: {
+      const int64_t width = parameter & 0xFF;
+      if (width != 4 && width != 8 && width != 16) {
+        reader.corrupt("a table term's columns an index", "4, 8 or 16", std::to_string(width));
+      }
+      term.view.shape.table_width = width;
+      term.view.table_number = parameter >> 8;
+      term.view.table = find_table(reader, tables, term.view.table_number, width);
+      return;
+    }
+  }
+}
+
+PackedView::Term read_term_head(const SectionReader& reader, const SharedTables& tables,
+                                const LinearHead& linear, const TermHead& head) {
   PackedView::Term term;
   term.kind = find_term_kind(head.kind);
   if (term.kind == nullptr) reader.unsupported("an unknown term kind", std::to_string(head.kind));
-  if (head.flags & ~kHasMidScale) {
+  const bool has_rank = term.kind->parameter() == TermParameter::kRank;
+  if (head.flags & ~(has_rank ? kHasMidScale : 0)) {
     reader.unsupported("an unknown term flag", std::to_string(head.flags));
   }
   const uint64_t end = uint64_t{head.first_column} + head.columns;
@@ -97,10 +147,16 @@ PackedView::Term read_term_head(SectionReader& reader, const LinearHead& linear,
                        std::to_string(linear.cols),
                    std::to_string(head.first_column) + ".." + std::to_string(end));
   }
+  if (const int64_t unit = term.kind->column_unit(); head.columns % unit != 0) {
+    reader.corrupt("the columns of a " + std::string(term.kind->name()) + " term",
+                   "a multiple of " + std::to_string(unit), std::to_string(head.columns));
+  }
   if (!std::isnormal(head.gain)) {
     reader.corrupt("a term's gain", "a normal number", std::to_string(head.gain));
   }
-  term.view.shape = {linear.rows, head.columns, int64_t{head.rank_units} * kRankUnit};
+  term.view.shape.rows = linear.rows;
+  term.view.shape.columns = head.columns;
+  read_parameter(reader, tables, head.parameter, term);
   term.view.first_column = head.first_column;
   term.view.gain = head.gain;
   return term;
@@ -121,7 +177,8 @@ std::span<const Half> read_halves(SectionReader& reader, uint64_t count, const c
 
 }  // namespace
 
-PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where) {
+PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where,
+                        const SharedTables& tables) {
   SectionReader reader(bytes, where);
   const LinearHead head = read_head(reader);
   const auto term_heads = reader.take<TermHead>(head.terms, "the term heads");
@@ -129,7 +186,7 @@ PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where
   view.shape = {head.rows, head.cols};
   uint64_t words = 0;
   for (const TermHead& term_head : term_heads) {
-    view.terms.push_back(read_term_head(reader, head, term_head));
+    view.terms.push_back(read_term_head(reader, tables, head, term_head));
     const auto& term = view.terms.back();
     words += term.kind->word_bytes(term.view.shape);
   }
@@ -162,9 +219,10 @@ PackedView parse_packed(std::span<const std::byte> bytes, std::string_view where
 
 std::string describe_packed(const PackedView& view) {
   PackedSize size;
-  for (const auto& term : view.terms) {
-    const TermShape& shape = term.view.shape;
-    size.terms.push_back({term.kind->tag(), shape.rank, shape.columns});
+  size.shape = view.shape;
+  for (const auto& [kind, term] : view.terms) {
+    size.terms.push_back({kind->tag(), term.shape.rank, term.shape.columns, !term.s_mid.empty(),
+                          term.first_column, term.shape.table_width});
   }
   return describe_packed(size);
 }

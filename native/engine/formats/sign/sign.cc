@@ -18,12 +18,6 @@ class SignTerm final : public TermKind {
     return sign_bytes(shape.rows, shape.columns);
   }
   void check(const TermView& term, std::string_view where) const override {
-    if (term.shape.rank != 0 || !term.s_mid.empty()) {
-      throw Error(ErrorCode::kCorruptFile, "a sign term has no rank in " + std::string(where),
-                  {{"tensor", std::string(where)},
-                   {"expected", "rank 0"},
-                   {"actual", std::to_string(term.shape.rank)}});
-    }
     check_sign_padding(term.words, term.shape.rows, term.shape.columns, where);
   }
   void unpack_rows(const TermView& term, int64_t first_row, Matrix out) const override {

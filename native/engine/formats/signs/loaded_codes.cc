@@ -53,8 +53,8 @@ void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out) {
   reserve(out.shifts, rows.rows * rows.chunks);
   reserve(out.magnitudes, rows.rows * rows.chunks);
   reserve(out.exponents, rows.rows);
-  const int headroom = headroom_bits(reach);
-  for (int64_t row = 0; row < rows.rows; ++row) load_row(rows, row, headroom, out);
+  out.headroom = headroom_bits(reach);
+  for (int64_t row = 0; row < rows.rows; ++row) load_row(rows, row, out.headroom, out);
 }
 
 }  // namespace subbit

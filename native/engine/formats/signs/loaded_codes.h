@@ -22,6 +22,7 @@ int headroom_bits(int64_t reach);
 struct LoadedCodes {
   int64_t rows = 0;
   int64_t chunks = 0;
+  int headroom = 0;            // D
   Buffer<int8_t> codes;        // [rows, chunks * 32]: sign(q_j) * m_j
   Buffer<uint8_t> shifts;      // [rows, chunks]: s_c, 0..12
   Buffer<int32_t> magnitudes;  // [rows, chunks]: (sum of m_j) << s_c

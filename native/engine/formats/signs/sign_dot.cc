@@ -25,6 +25,24 @@ int64_t quads_per_claim(int64_t chunks) {
   return std::max<int64_t>(1, 65536 / (kUnitBytes * std::max<int64_t>(1, chunks)));
 }
 
+/// Quads of a matrix that has to be written out first, a few at a time while they stay in cache.
+void multiply_expanded(const SignKernel& kernel, const SignWords& matrix, const SignTask& task,
+                       Range quads, MatrixView<int32_t> out) {
+  const int64_t quad_bytes = task.chunks * kUnitBytes;
+  const int64_t batch = std::clamp<int64_t>(8192 / quad_bytes, 1, quads.end - quads.begin);
+  Buffer<std::byte> units(batch * quad_bytes);
+  SignTask part = task;
+  part.words = units.data();
+  for (int64_t first = quads.begin; first < quads.end; first += batch) {
+    part.last_quad = std::min(batch, quads.end - first);
+    for (int64_t q = 0; q < part.last_quad; ++q) {
+      matrix.expand(matrix, first + q, units.data() + q * quad_bytes);
+    }
+    part.rows = std::min(part.last_quad * kQuad, task.rows - first * kQuad);
+    kernel.multiply(part, out.cols_from(first * kQuad, part.rows));
+  }
+}
+
 }  // namespace
 
 const SignKernel* const* sign_kernels(int* count) {
@@ -70,6 +88,10 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
   task.blocks = operand.blocks.data() + matrix.first_chunk / 2 * kernel.pair_bytes;
   task.totals = totals.data();
   pool.parallel_for(quads_of(matrix.rows), quads_per_claim(chunks), [&](Range range) {
+    if (matrix.expand != nullptr) {
+      multiply_expanded(kernel, matrix, task, range, out);
+      return;
+    }
     SignTask part = task;
     part.first_quad = range.begin;
     part.last_quad = range.end;

@@ -33,6 +33,9 @@ struct SignWords {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t first_chunk = 0;  // even: kernels read chunks in pairs
+  /// For a matrix stored as something shorter: writes the chunks_of(columns) units of one quad to
+  /// `units`. Null when `words` are the matrix itself.
+  void (*expand)(const SignWords& matrix, int64_t quad, std::byte* units) = nullptr;
 };
 
 /// out[t, i] = I_i for every token and row. Threads split rows.
