@@ -44,10 +44,22 @@ bool has_avx512() {
   return answer;
 }
 
+// Asked through CPUID because not every compiler's __builtin_cpu_supports knows the name.
+bool has_avx512_bf16() {
+  static const bool answer = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    constexpr unsigned kBf16 = 1u << 5;
+    return has_avx512() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+           (eax & kBf16) != 0;
+  }();
+  return answer;
+}
+
 #else
 
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512_bf16() { return false; }
 
 #endif
 

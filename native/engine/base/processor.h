@@ -8,6 +8,8 @@ namespace subbit {
 bool has_avx2();
 /// AVX-512 F, BW, DQ and VL on top of has_avx2().
 bool has_avx512();
+/// AVX-512 BF16 on top of has_avx512(): products of pairs of bfloat16 summed in float.
+bool has_avx512_bf16();
 
 /// Physical cores this process may run on: performance cores on Macs, elsewhere bounded by the
 /// affinity mask and by the cgroup's CPU quota. At least 1.

@@ -54,21 +54,27 @@ struct Block {
   int64_t first_row = 0;
   int64_t first_column = 0;
   int64_t first_depth = 0;
-  int64_t depth = 0;
+  int64_t depth = 0;  // values along k
   Accumulate accumulate = Accumulate::kOverwrite;
   float* packed_a = nullptr;
   float* packed_b = nullptr;
 
+  int64_t cells() const { return kernel.cells(depth); }
+
   // Equal heights, not full tiles and a rest: 16 rows on a 14-row kernel are 8 + 8.
   EvenSplit row_panels() const { return {c.rows, ceil_div(c.rows, kernel.rows)}; }
   int64_t column_panels() const { return ceil_div(c.cols, kernel.width()); }
-  float* left_panel(int64_t i) const { return packed_a + i * gemm_pitch(kernel.rows) * depth; }
-  float* right_panel(int64_t j) const { return packed_b + j * kernel.width() * depth; }
+  float* left_panel(int64_t i) const { return packed_a + i * gemm_pitch(kernel.rows) * cells(); }
+  float* right_panel(int64_t j) const { return packed_b + j * kernel.width() * cells(); }
   int64_t panel_columns(int64_t j) const {
     return std::min<int64_t>(kernel.width(), c.cols - j * kernel.width());
   }
   int64_t panel_vectors(int64_t j) const { return ceil_div(panel_columns(j), kernel.lanes); }
 
+  void pack(const GemmBlock& lines, int64_t pitch, float* panel) const {
+    kernel.cell == GemmKernel::Cell::kFloat ? gemm_pack(lines, pitch, panel)
+                                            : gemm_pack_pairs(lines, pitch, panel);
+  }
   void pack_left(int64_t i) const;
   void pack_right(int64_t j) const;
   void multiply_tile(int64_t i, int64_t j) const;
@@ -78,15 +84,15 @@ void Block::pack_left(int64_t i) const {
   const EvenSplit rows = row_panels();
   const auto lines = a.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredRows
                                                    : GemmBlock::LinesAre::kStoredColumns;
-  gemm_pack({&a, lines, first_row + rows.begin(i), rows.size(i), first_depth, depth},
-            gemm_pitch(rows.size(i)), left_panel(i));
+  pack({&a, lines, first_row + rows.begin(i), rows.size(i), first_depth, depth},
+       gemm_pitch(rows.size(i)), left_panel(i));
 }
 
 void Block::pack_right(int64_t j) const {
   const auto lines = b.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredColumns
                                                    : GemmBlock::LinesAre::kStoredRows;
-  gemm_pack({&b, lines, first_column + j * kernel.width(), panel_columns(j), first_depth, depth},
-            panel_vectors(j) * kernel.lanes, right_panel(j));
+  pack({&b, lines, first_column + j * kernel.width(), panel_columns(j), first_depth, depth},
+       panel_vectors(j) * kernel.lanes, right_panel(j));
 }
 
 void Block::multiply_tile(int64_t i, int64_t j) const {
@@ -97,14 +103,14 @@ void Block::multiply_tile(int64_t i, int64_t j) const {
   const GemmKernel::Run run = kernel.run[rows - 1][vectors - 1];
   float* target = c.row(split.begin(i)) + j * kernel.width();
   if (columns == vectors * kernel.lanes) {
-    run({left_panel(i), right_panel(j), target, c.stride, depth, accumulate});
+    run({left_panel(i), right_panel(j), target, c.stride, cells(), accumulate});
     return;
   }
   // The tile hangs over the edge of C: computed aside, then copied, with the same one addition.
   constexpr int64_t kWidest = 48;
   float aside[GemmKernel::kMaxRows * kWidest];
   CHECK(kernel.width() <= kWidest);
-  run({left_panel(i), right_panel(j), aside, kWidest, depth, Accumulate::kOverwrite});
+  run({left_panel(i), right_panel(j), aside, kWidest, cells(), Accumulate::kOverwrite});
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t k = 0; k < columns; ++k) {
       float& element = target[r * c.stride + k];
@@ -121,7 +127,7 @@ void multiply_block(const Block& block, RightPanels right, ThreadPool& pool) {
   const int64_t column_panels = block.column_panels();
   const int64_t to_pack = right == RightPanels::kPack ? column_panels : 0;
 
-  const int64_t panel_elements = block.depth * block.kernel.width();
+  const int64_t panel_elements = block.cells() * block.kernel.width();
   pool.parallel_for(to_pack + row_panels, std::max<int64_t>(1, kPackWork / panel_elements),
                     [&](Range range) {
                       for (int64_t p = range.begin; p < range.end; ++p)
@@ -136,7 +142,7 @@ void multiply_block(const Block& block, RightPanels right, ThreadPool& pool) {
                         pool.threads() > 1 ? ceil_div(wanted_tasks, row_panels) : int64_t{1}));
   const EvenSplit sweep{column_panels, sweeps};
   const int64_t task_work =
-      ceil_div(block.c.rows * block.c.cols * block.depth, sweeps * row_panels);
+      ceil_div(block.c.rows * block.c.cols * block.cells(), sweeps * row_panels);
   pool.parallel_for(sweeps * row_panels, std::max<int64_t>(1, kTileWork / task_work),
                     [&](Range range) {
                       for (int64_t t = range.begin; t < range.end; ++t) {
@@ -164,13 +170,16 @@ void fill_zeros(Matrix c) {
 void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& b, Matrix c,
              Accumulate accumulate, ThreadPool& pool) {
   check_shapes(a, b, c);
+  constexpr auto kPairs = GemmOperand::Type::kBF16;
+  CHECK(kernel.cell == GemmKernel::Cell::kFloat || (a.type == kPairs && b.type == kPairs));
   const int64_t depth = a.op_cols();
   if (c.rows == 0 || c.cols == 0) return;
   if (depth == 0) {
     if (accumulate == Accumulate::kOverwrite) fill_zeros(c);
     return;
   }
-  const int64_t deepest = std::min(depth, kGemmDepth);
+  const int64_t block_depth = kGemmDepth * kernel.cell_values();
+  const int64_t deepest = kernel.cells(std::min(depth, block_depth));
   const int64_t block_rows = std::min(c.rows, kBlockRows);
   const int64_t floats_b =
       ceil_div(std::min(c.cols, kBlockColumns), kernel.width()) * kernel.width() * deepest;
@@ -178,7 +187,7 @@ void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& 
   float* packed_b = scratch_floats(floats_b + floats_a);
   for (int64_t column = 0; column < c.cols; column += kBlockColumns) {
     const int64_t columns = std::min(kBlockColumns, c.cols - column);
-    for (int64_t k = 0; k < depth; k += kGemmDepth) {
+    for (int64_t k = 0; k < depth; k += block_depth) {
       const auto mode = k == 0 ? accumulate : Accumulate::kAdd;
       for (int64_t row = 0; row < c.rows; row += kBlockRows) {
         const Matrix target =
@@ -186,7 +195,7 @@ void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& 
         const Block block{kernel,  a,
                           b,       target,
                           row,     column,
-                          k,       std::min(kGemmDepth, depth - k),
+                          k,       std::min(block_depth, depth - k),
                           mode,    packed_b + floats_b,
                           packed_b};
         multiply_block(block, row == 0 ? RightPanels::kPack : RightPanels::kPacked, pool);
@@ -216,6 +225,13 @@ std::span<const GemmKernel* const> gemm_kernels() {
   return {kernels.list, kernels.count};
 }
 
+const GemmKernel* gemm_bfloat16_kernel() {
+#if defined(__x86_64__) && !defined(__APPLE__)
+  if (has_avx512_bf16()) return &gemm_kernel_avx512_bf16();
+#endif
+  return nullptr;
+}
+
 #if defined(__APPLE__)
 
 void gemm(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate,
@@ -230,15 +246,22 @@ void gemm(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accum
 }
 
 const char* gemm_kernel_name() { return "accelerate"; }
+const char* gemm_bfloat16_kernel_name() { return "accelerate"; }
 
 #else
 
 void gemm(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate,
           ThreadPool& pool) {
-  gemm_on(*gemm_kernels().front(), a, b, c, accumulate, pool);
+  constexpr auto kPairs = GemmOperand::Type::kBF16;
+  const GemmKernel* pairs = a.type == kPairs && b.type == kPairs ? gemm_bfloat16_kernel() : nullptr;
+  gemm_on(pairs != nullptr ? *pairs : *gemm_kernels().front(), a, b, c, accumulate, pool);
 }
 
 const char* gemm_kernel_name() { return gemm_kernels().front()->name; }
+const char* gemm_bfloat16_kernel_name() {
+  const GemmKernel* pairs = gemm_bfloat16_kernel();
+  return pairs != nullptr ? pairs->name : gemm_kernel_name();
+}
 
 #endif
 

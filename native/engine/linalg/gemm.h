@@ -5,6 +5,11 @@
 // of kGemmDepth columns; each block's sum is added to C once. So a result depends on its own row
 // and column alone: not on the tile, the thread count, the instruction set or how many rows were
 // asked for at once. (Accelerate on Macs is the one exception; see gemm_accelerate.cc.)
+//
+// Where both operands are bfloat16 and the processor multiplies such pairs itself, twice as many in
+// the same time, it does: blocks are 2 * kGemmDepth deep, two products join a sum together in the
+// processor's order, and denormal operands and sums count as zero. A result still depends on its
+// own row and column alone, but the bits may be another machine's no longer.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +43,13 @@ struct GemmOperand {
       : data(m.data), rows(m.rows), cols(m.cols), stride(m.stride), transpose(transpose) {}
   GemmOperand(Matrix m, Transpose transpose = Transpose::kNo)  // NOLINT
       : GemmOperand(ConstMatrix(m), transpose) {}
+  GemmOperand(MatrixView<const BFloat16> m, Transpose transpose = Transpose::kNo)  // NOLINT
+      : data(m.data),
+        rows(m.rows),
+        cols(m.cols),
+        stride(m.stride),
+        type(Type::kBF16),
+        transpose(transpose) {}
   int64_t op_rows() const { return transpose == Transpose::kNo ? rows : cols; }
   int64_t op_cols() const { return transpose == Transpose::kNo ? cols : rows; }
 };
@@ -50,5 +62,7 @@ void gemm(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accum
 /// The name of the micro-kernel this machine runs ("avx512", "avx2", "neon", "portable"), for
 /// reports and benches.
 const char* gemm_kernel_name();
+/// The same for two operands of bfloat16: "avx512_bf16", or the other where they are widened.
+const char* gemm_bfloat16_kernel_name();
 
 }  // namespace subbit

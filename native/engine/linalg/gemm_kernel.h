@@ -2,9 +2,10 @@
 // ones this machine can run. Only gemm*.cc and their tests include it.
 //
 // Packed panels. The left operand is cut into panels of up to kMaxRows rows, the right one into
-// panels of `vectors * lanes` columns. Element k of row r (column j) of a panel lies at
+// panels of `vectors * lanes` columns. Cell k of row r (column j) of a panel lies at
 // panel[k * pitch + r]; a panel's pitch is its height rounded up to kPitch (its width,
-// zero-padded).
+// zero-padded). A cell is a float, or the bits of two bfloat16 that follow each other along k, the
+// earlier one low (a zero after an odd depth's last).
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ inline int64_t gemm_pitch(int64_t rows) {
   return (rows + kGemmPitch - 1) / kGemmPitch * kGemmPitch;
 }
 
-/// One tile: c [rows, vectors * lanes] = or += the product of a panel pair over `depth` columns.
+/// One tile: c [rows, vectors * lanes] = or += the product of a panel pair over `depth` cells.
 struct GemmTile {
   const float* a = nullptr;  // [depth, gemm_pitch(rows)]
   const float* b = nullptr;  // [depth, vectors * lanes]
@@ -37,31 +38,39 @@ struct GemmKernel {
   static constexpr int kMaxRows = 14;
   static constexpr int kMaxVectors = 3;
   using Run = void (*)(const GemmTile& tile);
+  enum class Cell { kFloat, kBFloat16Pair };
 
   const char* name = "";
   int rows = 0;     // tallest tile
   int vectors = 0;  // widest tile, in vectors
   int lanes = 0;    // floats in a vector
+  Cell cell = Cell::kFloat;
   /// run[rows - 1][vectors - 1], for every height and width up to the largest.
   Run run[kMaxRows][kMaxVectors] = {};
 
   int width() const { return vectors * lanes; }
+  int64_t cell_values() const { return cell == Cell::kFloat ? 1 : 2; }
+  int64_t cells(int64_t depth) const { return (depth + cell_values() - 1) / cell_values(); }
 };
 
-/// Kernels this machine can run, fastest first; the last is portable.
+/// Kernels on floats this machine can run, fastest first; the last is portable.
 std::span<const GemmKernel* const> gemm_kernels();
+/// The kernel on pairs of bfloat16, or null where the processor has none.
+const GemmKernel* gemm_bfloat16_kernel();
 
 const GemmKernel& gemm_kernel_portable();
 #if defined(__x86_64__)
 const GemmKernel& gemm_kernel_avx2();
 #if !defined(__APPLE__)
 const GemmKernel& gemm_kernel_avx512();
+const GemmKernel& gemm_kernel_avx512_bf16();
 #endif
 #elif defined(__aarch64__)
 const GemmKernel& gemm_kernel_neon();
 #endif
 
-/// gemm() on a given kernel: the same bits whichever it is.
+/// gemm() on a given kernel: on floats the same bits whichever it is. A kernel on pairs wants both
+/// operands to be bfloat16.
 void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& b, Matrix c,
              Accumulate accumulate, ThreadPool& pool);
 
@@ -81,8 +90,10 @@ struct GemmBlock {
   int64_t depth = 0;
 };
 
-/// Packs one panel of block.lines <= pitch lines as [depth, pitch], zero beyond the lines.
+/// Packs one panel of block.lines <= pitch lines as [depth, pitch] floats, zero beyond the lines.
 /// `pitch` is a multiple of kGemmPitch.
 void gemm_pack(const GemmBlock& block, int64_t pitch, float* panel);
+/// The same for an operand of bfloat16, as [ceil(depth / 2), pitch] pairs.
+void gemm_pack_pairs(const GemmBlock& block, int64_t pitch, float* panel);
 
 }  // namespace subbit

@@ -77,7 +77,7 @@ void run_tile(const GemmTile& tile) {
 
 template <int... Row>
 GemmKernel make_kernel(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"neon", sizeof...(Row), 3, 4, {}};
+  GemmKernel kernel{"neon", sizeof...(Row), 3, 4, GemmKernel::Cell::kFloat, {}};
   ((kernel.run[Row][0] = run_tile<Row + 1, 1>, kernel.run[Row][1] = run_tile<Row + 1, 2>,
     kernel.run[Row][2] = run_tile<Row + 1, 3>),
    ...);

@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <string>
 
+#include "base/check.h"
 #include "base/error.h"
+#include "base/wide_loop.h"
 #include "formats/signs/layout.h"
 
 namespace subbit {
@@ -25,25 +26,54 @@ uint32_t largest_bits(const float* v, int64_t count) {
   return largest;
 }
 
-/// Rounds to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves the
-/// integer in the low bits of the sum. Unlike rint() it needs no instruction a baseline x86-64
-/// lacks, so the loop over a chunk vectorizes everywhere.
+/// Adding 1.5 * 2^23 to |v| < 2^22 rounds it to the nearest integer, ties to even, and leaves that
+/// in the low bits of the sum. Unlike rint() it needs no instruction a baseline x86-64 lacks, so the
+/// loops over a chunk vectorize everywhere.
+constexpr float kRounder = 0x1.8p23f;
+
 int32_t round_to_even(float v) {
-  return static_cast<int32_t>(std::bit_cast<uint32_t>(v + 0x1.8p23f) - 0x4B400000u);
+  return static_cast<int32_t>(std::bit_cast<uint32_t>(v + kRounder) -
+                              std::bit_cast<uint32_t>(kRounder));
 }
 
-int8_t quantize_chunk(const float* v, int64_t count, int8_t* codes) {
+/// e_c of the header.
+int chunk_exponent(const float* v, int64_t count) {
   const uint32_t largest = largest_bits(v, count);
   if (largest >= kInfinityBits) {
     throw Error(ErrorCode::kNonFinite, "an activation is not a finite number");
   }
-  std::fill_n(codes, kChunk, int8_t{0});
   if (largest < kTinyBits) return kZeroChunkExponent;
   // 127 * 2^e = (2 - 2^-6) * 2^(e+6): the mantissa carries into the exponent past 0x7E0000.
-  const int exponent = static_cast<int>((largest + 0x1FFFFu) >> 23) - 133;
-  const float scale = std::ldexp(1.0f, -exponent);  // -exponent is in [-122, 106]: never subnormal
+  return static_cast<int>((largest + 0x1FFFFu) >> 23) - 133;
+}
+
+/// 2^exponent; those of chunks lie in [-106, 122], so that neither they nor their reciprocals are
+/// subnormal.
+float power_of_two(int exponent) {
+  return std::bit_cast<float>(static_cast<uint32_t>(exponent + 127) << 23);
+}
+
+int8_t quantize_chunk(const float* v, int64_t count, int8_t* codes) {
+  const int exponent = chunk_exponent(v, count);
+  std::fill_n(codes, kChunk, int8_t{0});
+  if (exponent == kZeroChunkExponent) return kZeroChunkExponent;
+  const float scale = power_of_two(-exponent);
   for (int64_t j = 0; j < count; ++j) codes[j] = static_cast<int8_t>(round_to_even(v[j] * scale));
   return static_cast<int8_t>(exponent);
+}
+
+void round_chunk(const float* v, int64_t count, BFloat16* out) {
+  const int exponent = chunk_exponent(v, count);
+  if (exponent == kZeroChunkExponent) {
+    std::fill_n(out, count, BFloat16{});
+    return;
+  }
+  const float scale = power_of_two(-exponent);
+  const float unit = power_of_two(exponent);
+  for (int64_t j = 0; j < count; ++j) {
+    const float code = (v[j] * scale + kRounder) - kRounder;
+    out[j].bits = static_cast<uint16_t>(std::bit_cast<uint32_t>(code * unit) >> 16);
+  }
 }
 
 }  // namespace
@@ -72,6 +102,19 @@ void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool) {
   }
   pool.parallel_for(out.rows, 4, [&](Range range) {
     for (int64_t row = range.begin; row < range.end; ++row) quantize_row(row);
+  });
+}
+
+void round_to_codes(ConstMatrix values, MatrixView<BFloat16> out, ThreadPool& pool) {
+  CHECK(values.shape() == out.shape());
+  wide_parallel_for(pool, values.rows, 4, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      int64_t first = 0;
+      for (; first + kChunk <= values.cols; first += kChunk)
+        round_chunk(values.row(t) + first, kChunk, out.row(t) + first);
+      if (first < values.cols)
+        round_chunk(values.row(t) + first, values.cols - first, out.row(t) + first);
+    }
   });
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/buffer.h"
+#include "base/half.h"
 #include "base/matrix.h"
 #include "base/thread_pool.h"
 
@@ -27,5 +28,9 @@ struct QuantizedRows {
 /// Quantizes [tokens, cols] into `out`, reusing its memory where it is large enough.
 /// Throws kNonFinite on a NaN or an infinity: never a silent zero.
 void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool);
+
+/// out = the values that the codes of `values` stand for, exactly: seven bits and a sign fit.
+/// Throws like quantize_rows.
+void round_to_codes(ConstMatrix values, MatrixView<BFloat16> out, ThreadPool& pool);
 
 }  // namespace subbit
