@@ -31,6 +31,9 @@ inline void store_some(float* p, Float4 v, int64_t count) {
   std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
 }
 
+/// What the overload below is to four floats, for texts that serve both.
+inline float choose(bool mask, float a, float b) { return mask ? a : b; }
+
 /// Lane by lane: mask ? a : b.
 inline Float4 choose(Int4 mask, Float4 a, Float4 b) {
   const Int4 bits = (mask & reinterpret_cast<Int4>(a)) | (~mask & reinterpret_cast<Int4>(b));

@@ -16,9 +16,8 @@ template <typename Task>
 void wide_parallel_for(ThreadPool& pool, int64_t count, int64_t grain, const Task& task) {
 #if defined(__x86_64__)
   if (has_avx2()) {
-    const auto wide = [&task](Range range) __attribute__((target("avx2"), flatten)) {
-      task(range);
-    };
+    const auto wide = [&task](Range range)
+                          __attribute__((target("avx2"), flatten)) { task(range); };
     return pool.parallel_for(count, grain, wide);
   }
 #endif

@@ -50,6 +50,8 @@ struct GemmOperand {
         stride(m.stride),
         type(Type::kBF16),
         transpose(transpose) {}
+  GemmOperand(MatrixView<BFloat16> m, Transpose transpose = Transpose::kNo)  // NOLINT
+      : GemmOperand(MatrixView<const BFloat16>(m), transpose) {}
   int64_t op_rows() const { return transpose == Transpose::kNo ? rows : cols; }
   int64_t op_cols() const { return transpose == Transpose::kNo ? cols : rows; }
 };

@@ -8,13 +8,16 @@
 
 #include "backend/tape/tape_operations.h"
 #include "base/check.h"
+#include "base/wide_loop.h"
 #include "linalg/gemm.h"
+#include "linalg/row_reduction.h"
 
 namespace subbit {
 namespace {
 
 constexpr int64_t kBlockFloats = int64_t{1} << 20;
 constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kColumnsPerTask = 64;
 
 /// A weight that stays as it is.
 class ConstantMap final : public LinearMap {
@@ -53,16 +56,19 @@ class ConstantMap final : public LinearMap {
   ThreadPool& pool_;
 };
 
-void clear_rows(Matrix m) {
-  for (int64_t t = 0; t < m.rows; ++t) std::fill_n(m.row(t), m.cols, 0.0f);
+void clear_rows(Matrix m, ThreadPool& pool) {
+  pool.parallel_for(m.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) std::fill_n(m.row(t), m.cols, 0.0f);
+  });
 }
 
-/// `out` = row_scale * in.
-void scale_rows(ConstMatrix in, const float* row_scale, Matrix out, ThreadPool& pool) {
-  pool.parallel_for(in.rows, kRowsPerTask, [&](Range range) {
-    for (int64_t t = range.begin; t < range.end; ++t) {
-      const float scale = row_scale == nullptr ? 1.0f : row_scale[t];
-      for (int64_t i = 0; i < in.cols; ++i) out.at(t, i) = scale * in.at(t, i);
+/// sums += the sum of the rows. Columns are shared out, so that each sum runs over the tokens in
+/// order.
+void add_rows(ConstMatrix m, std::span<float> sums, ThreadPool& pool) {
+  wide_parallel_for(pool, m.cols, kColumnsPerTask, [&](Range range) {
+    for (int64_t t = 0; t < m.rows; ++t) {
+      const float* row = m.row(t);
+      for (int64_t i = range.begin; i < range.end; ++i) sums[static_cast<size_t>(i)] += row[i];
     }
   });
 }
@@ -111,19 +117,41 @@ Matrix TapeBackend::at(const Saved& saved) {
 TapeBackend::Saved TapeBackend::save(ConstMatrix values) {
   const Saved saved = reserve(values.rows, values.cols);
   const Matrix copy = at(saved);
-  for (int64_t t = 0; t < values.rows; ++t) std::copy_n(values.row(t), values.cols, copy.row(t));
+  pool_.parallel_for(values.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t)
+      std::copy_n(values.row(t), values.cols, copy.row(t));
+  });
   return saved;
 }
 
-void TapeBackend::clear() {
-  undo_.clear();
-  block_ = 0;
-  used_ = 0;
+Matrix TapeBackend::take_gradient(const Tensor& tensor) {
+  if (product_.size() < tensor.rows * tensor.cols)
+    product_ = Buffer<float>(tensor.rows * tensor.cols);
+  const Matrix taken(product_.data(), tensor.rows, tensor.cols);
+  const Matrix place = gradient(tensor);
+  pool_.parallel_for(tensor.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      std::copy_n(place.row(t), tensor.cols, taken.row(t));
+      std::fill_n(place.row(t), tensor.cols, 0.0f);
+    }
+  });
+  return taken;
 }
 
-void TapeBackend::play_backwards() {
-  for (auto step = undo_.rbegin(); step != undo_.rend(); ++step) (*step)();
-  clear();
+std::vector<int64_t> TapeBackend::sequences_of(const Tensor& tensor) const {
+  return sequences_.empty() ? std::vector<int64_t>{tensor.rows} : sequences_;
+}
+
+void TapeBackend::forget_to(const Mark& mark) {
+  CHECK(mark.steps <= undo_.size());
+  undo_.resize(mark.steps);
+  block_ = mark.block;
+  used_ = mark.used;
+}
+
+void TapeBackend::play_backwards_to(const Mark& mark) {
+  for (size_t step = undo_.size(); step > mark.steps; --step) undo_[step - 1]();
+  forget_to(mark);
 }
 
 void TapeBackend::clear_gradients() { std::fill_n(mirror_.data(), mirror_.size(), 0.0f); }
@@ -138,7 +166,7 @@ LinearMap& TapeBackend::map_for(const Linear& linear) {
 
 void TapeBackend::embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) {
   inner_.embed(table, tokens, h);
-  undo_.push_back([this, h] { clear_rows(gradient(h)); });
+  undo_.push_back([this, h] { clear_rows(gradient(h), pool_); });
 }
 
 void TapeBackend::rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) {
@@ -153,7 +181,7 @@ void TapeBackend::rms_norm(Tensor x, std::span<const float> weight, float eps, T
     rms_norm_backward(
         {at(values), {at(scales).data, rows}, weight, gradient(out), {grad_scales, rows}},
         gradient(x), norm == norm_gradients_.end() ? std::span<float>() : norm->second, pool_);
-    clear_rows(gradient(out));
+    clear_rows(gradient(out), pool_);
     std::fill_n(grad_scales, rows, 0.0f);
   });
 }
@@ -171,47 +199,68 @@ void TapeBackend::apply(const Linear& linear, Tensor x, Tensor y, OutputMode mod
   if (product_.size() < needed) product_ = Buffer<float>(needed);
   const Matrix product(product_.data(), y.rows, y.cols);
   map.forward(at(input), product, kept_span());
-  const std::span<const float> bias = map.bias();
-  pool_.parallel_for(y.rows, kRowsPerTask, [&](Range range) {
-    for (int64_t t = range.begin; t < range.end; ++t) {
-      const float scale = x.row_scale == nullptr ? 1.0f : x.row_scale[t];
-      float* out = y.data + t * y.stride;
-      for (int64_t i = 0; i < y.cols; ++i) {
-        const float value =
-            scale * product.at(t, i) + (bias.empty() ? 0.0f : bias[static_cast<size_t>(i)]);
-        out[i] = mode == OutputMode::kAdd ? out[i] + value : value;
-      }
-    }
-  });
+  add_output(product, map.bias(), x.row_scale, y, mode);
   Saved scales;
   if (x.row_scale != nullptr) scales = save({x.row_scale, 1, x.rows});
   undo_.push_back([this, &map, x, y, input, scales, kept_span, mode] {
-    const Matrix grad_y = gradient(y);
-    const std::span<float> grad_bias = map.bias_gradient();
-    for (int64_t t = 0; t < (grad_bias.empty() ? 0 : y.rows); ++t)
-      for (int64_t i = 0; i < y.cols; ++i) grad_bias[static_cast<size_t>(i)] += grad_y.at(t, i);
-
     const float* row_scale = x.row_scale == nullptr ? nullptr : at(scales).data;
-    if (scratch_.size() < y.rows * y.cols) scratch_ = Buffer<float>(y.rows * y.cols);
-    const Matrix scaled(scratch_.data(), y.rows, y.cols);
-    scale_rows(grad_y, row_scale, scaled, pool_);
+    if (!map.bias_gradient().empty()) add_rows(gradient(y), map.bias_gradient(), pool_);
+    const Matrix scaled = scaled_gradient(y, row_scale, mode);
     const Matrix grad(product_.data(), x.rows, x.cols);
     map.backward(at(input), scaled, kept_span(), grad);
-    if (mode == OutputMode::kOverwrite) clear_rows(grad_y);
+    add_input_gradient(grad, at(input), row_scale, x);
+  });
+}
 
-    const Matrix grad_x = gradient(x);
-    const Matrix values = at(input);
-    float* grad_scale = x.row_scale == nullptr ? nullptr : mirror(x.row_scale);
-    pool_.parallel_for(x.rows, kRowsPerTask, [&](Range range) {
-      for (int64_t t = range.begin; t < range.end; ++t) {
-        float along = 0.0f;
-        for (int64_t j = 0; j < x.cols; ++j) {
-          grad_x.at(t, j) += grad.at(t, j);
-          along += grad.at(t, j) * values.at(t, j);
-        }
-        if (grad_scale != nullptr) grad_scale[t] += along / row_scale[t];
+/// y = or += row_scale * product + bias.
+void TapeBackend::add_output(ConstMatrix product, std::span<const float> bias,
+                             const float* row_scale, const Tensor& y, OutputMode mode) {
+  wide_parallel_for(pool_, y.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      const float scale = row_scale == nullptr ? 1.0f : row_scale[t];
+      const float* from = product.row(t);
+      float* to = y.data + t * y.stride;
+      if (mode == OutputMode::kOverwrite) std::fill_n(to, y.cols, 0.0f);
+      if (bias.empty()) {
+        for (int64_t i = 0; i < y.cols; ++i) to[i] += scale * from[i];
+      } else {
+        for (int64_t i = 0; i < y.cols; ++i)
+          to[i] += scale * from[i] + bias[static_cast<size_t>(i)];
       }
-    });
+    }
+  });
+}
+
+/// row_scale * the gradient of `y`, in scratch_. The place of an overwritten y is cleared.
+Matrix TapeBackend::scaled_gradient(const Tensor& y, const float* row_scale, OutputMode mode) {
+  if (scratch_.size() < y.rows * y.cols) scratch_ = Buffer<float>(y.rows * y.cols);
+  const Matrix scaled(scratch_.data(), y.rows, y.cols);
+  const Matrix place = gradient(y);
+  wide_parallel_for(pool_, y.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      const float scale = row_scale == nullptr ? 1.0f : row_scale[t];
+      float* from = place.row(t);
+      float* to = scaled.row(t);
+      for (int64_t i = 0; i < y.cols; ++i) to[i] = scale * from[i];
+      if (mode == OutputMode::kOverwrite) std::fill_n(from, y.cols, 0.0f);
+    }
+  });
+  return scaled;
+}
+
+/// Adds `grad`, which is that of `values`, to the mirrors of x and of its row scale.
+void TapeBackend::add_input_gradient(ConstMatrix grad, ConstMatrix values, const float* row_scale,
+                                     const Tensor& x) {
+  const Matrix grad_x = gradient(x);
+  float* grad_scale = row_scale == nullptr ? nullptr : mirror(x.row_scale);
+  wide_parallel_for(pool_, x.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      const float* from = grad.row(t);
+      float* to = grad_x.row(t);
+      for (int64_t j = 0; j < x.cols; ++j) to[j] += from[j];
+      if (row_scale == nullptr) continue;
+      grad_scale[t] += dot_of(from, values.row(t), x.cols) / row_scale[t];
+    }
   });
 }
 
@@ -225,27 +274,35 @@ void TapeBackend::linear_add(const Linear& linear, Tensor x, Tensor y) {
 
 void TapeBackend::rope(const RopeTable& table, int64_t first_position, int64_t heads, Tensor x) {
   CHECK(first_position == 0);
-  inner_.rope(table, first_position, heads, x);
-  undo_.push_back([this, &table, heads, x] { rope_backward(table, heads, gradient(x), pool_); });
+  const std::vector<int64_t> lengths = sequences_of(x);
+  int64_t first = 0;
+  for (const int64_t tokens : lengths) {
+    inner_.rope(table, 0, heads, x.rows_from(first, tokens));
+    first += tokens;
+  }
+  CHECK(first == x.rows);
+  undo_.push_back([this, &table, heads, x, lengths] {
+    rope_backward(table, heads, lengths, gradient(x), pool_);
+  });
 }
 
 void TapeBackend::attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v,
-                            const KvLayer& kv, int64_t first_position, Tensor out) {
+                            const KvLayer&, int64_t first_position, Tensor out) {
   CHECK(first_position == 0);
   inner_.finish();
   const Saved queries = save(q.matrix());
   const Saved keys = save(k.matrix());
   const Saved values = save(v.matrix());
-  inner_.attention(shape, q, k, v, kv, first_position, out);
-  undo_.push_back([this, shape, q, k, v, out, queries, keys, values] {
-    const int64_t tokens = q.rows;
+  const auto tensors = [this, shape, queries, keys, values](std::span<const int64_t> lengths) {
+    return AttentionTensors{shape, lengths, at(queries), at(keys), at(values)};
+  };
+  const std::vector<int64_t> lengths = sequences_of(q);
+  attention_forward(tensors(lengths), out.matrix(), scratch_, pool_);
+  undo_.push_back([this, q, k, v, out, tensors, lengths] {
     // `out` may be where an input was: its gradient is moved out of the way first.
-    if (product_.size() < tokens * out.cols) product_ = Buffer<float>(tokens * out.cols);
-    const Matrix grad_out(product_.data(), tokens, out.cols);
-    scale_rows(gradient(out), nullptr, grad_out, pool_);
-    clear_rows(gradient(out));
-    attention_backward({shape, at(queries), at(keys), at(values), grad_out}, gradient(q),
-                       gradient(k), gradient(v), scratch_, pool_);
+    const Matrix grad_out = take_gradient(out);
+    attention_backward(tensors(lengths), grad_out, {gradient(q), gradient(k), gradient(v)},
+                       scratch_, pool_);
   });
 }
 
@@ -255,10 +312,7 @@ void TapeBackend::swiglu(Tensor gate, Tensor up, Tensor out) {
   const Saved ups = save(up.matrix());
   inner_.swiglu(gate, up, out);
   undo_.push_back([this, gate, up, out, gates, ups] {
-    if (product_.size() < out.rows * out.cols) product_ = Buffer<float>(out.rows * out.cols);
-    const Matrix grad_out(product_.data(), out.rows, out.cols);
-    scale_rows(gradient(out), nullptr, grad_out, pool_);
-    clear_rows(gradient(out));
+    const Matrix grad_out = take_gradient(out);
     swiglu_backward({at(gates), at(ups), grad_out}, gradient(gate), gradient(up), pool_);
   });
 }

@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -39,20 +40,34 @@ class TapeBackend final : public Backend {
   void set_norm_gradient(const float* weight, std::span<float> gradient);
   void clear_norm_gradients() { norm_gradients_.clear(); }
 
+  /// From now on the rows that rope and attention see are sequences of these lengths, one after
+  /// another, each from position 0. Empty: one sequence, however long.
+  void set_sequences(std::vector<int64_t> lengths) { sequences_ = std::move(lengths); }
+
   /// The mirror of a tensor's data. Write the loss's gradient here, then play backwards.
   Matrix gradient(const Tensor& tensor);
   /// Undoes everything recorded, last first, and leaves the tape empty. In the mirror only the
   /// gradients of what was there before the recording began remain: none, if it began with embed.
-  void play_backwards();
+  void play_backwards() { play_backwards_to({}); }
+  /// The same down to a mark, back at which the recording goes on.
+  struct Mark {
+    size_t steps = 0;
+    size_t block = 0;
+    int64_t used = 0;
+  };
+  Mark mark() const { return {undo_.size(), block_, used_}; }
+  void play_backwards_to(const Mark& mark);
   void clear_gradients();
-  /// Forgets everything recorded.
-  void clear();
+  /// Forgets everything recorded since the mark.
+  void forget_to(const Mark& mark);
+  void clear() { forget_to({}); }
 
   void embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) override;
   void rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) override;
   void linear(const Linear& linear, Tensor x, Tensor y) override;
   void linear_add(const Linear& linear, Tensor x, Tensor y) override;
-  /// Sequences begin at position 0: what came before them could not be undone.
+  /// Sequences begin at position 0: what came before them could not be undone. Attention is the one
+  /// operation not handed on, and `kv` stays as it is: of whole sequences it is matrix products.
   void rope(const RopeTable& table, int64_t first_position, int64_t heads, Tensor x) override;
   void attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, const KvLayer& kv,
                  int64_t first_position, Tensor out) override;
@@ -70,9 +85,17 @@ class TapeBackend final : public Backend {
   Saved reserve(int64_t rows, int64_t cols);
   Saved save(ConstMatrix values);
   Matrix at(const Saved& saved);
+  /// The gradient of `tensor`, moved to product_: its place is zero afterwards.
+  Matrix take_gradient(const Tensor& tensor);
+  std::vector<int64_t> sequences_of(const Tensor& tensor) const;
   float* mirror(const float* place);
   LinearMap& map_for(const Linear& linear);
   void apply(const Linear& linear, Tensor x, Tensor y, OutputMode mode);
+  void add_output(ConstMatrix product, std::span<const float> bias, const float* row_scale,
+                  const Tensor& y, OutputMode mode);
+  Matrix scaled_gradient(const Tensor& y, const float* row_scale, OutputMode mode);
+  void add_input_gradient(ConstMatrix grad, ConstMatrix values, const float* row_scale,
+                          const Tensor& x);
 
   Backend& inner_;
   std::span<float> activations_;
@@ -81,6 +104,7 @@ class TapeBackend final : public Backend {
   std::map<std::string, LinearMap*, std::less<>> maps_;
   std::map<std::string, std::unique_ptr<LinearMap>, std::less<>> constants_;
   std::map<const float*, std::span<float>> norm_gradients_;
+  std::vector<int64_t> sequences_;
   std::vector<std::function<void()>> undo_;
   std::vector<Buffer<float>> blocks_;
   size_t block_ = 0;  // being filled

@@ -1,5 +1,6 @@
 // The operations of backend.h played backwards, as free functions, one per file. Every one adds to
 // the gradients of its inputs. Tensors given as saved values are what the forward pass read.
+// Attention is here forwards too: of whole sequences it is matrix products.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,10 @@ struct RmsNormGradient {
 void rms_norm_backward(const RmsNormGradient& in, Matrix grad_x, std::span<float> grad_weight,
                        ThreadPool& pool);
 
-/// Turns the gradient of the rotated rows, in place, into that of the rows before.
-void rope_backward(const RopeTable& table, int64_t heads, Matrix grad, ThreadPool& pool);
+/// Turns the gradient of the rotated rows, in place, into that of the rows before. Rows are
+/// sequences of `lengths`, one after another, each from position 0.
+void rope_backward(const RopeTable& table, int64_t heads, std::span<const int64_t> lengths,
+                   Matrix grad, ThreadPool& pool);
 
 /// out = silu(gate) * up.
 struct SwigluGradient {
@@ -34,17 +37,25 @@ struct SwigluGradient {
 };
 void swiglu_backward(const SwigluGradient& in, Matrix grad_gate, Matrix grad_up, ThreadPool& pool);
 
-/// Causal attention of a whole sequence over itself, from position 0.
-struct AttentionGradient {
+/// Causal attention of whole sequences over themselves, from position 0: rows are sequences of
+/// `lengths`, one after another.
+struct AttentionTensors {
   AttentionShape shape;
+  std::span<const int64_t> lengths;
   ConstMatrix q;
   ConstMatrix k;
   ConstMatrix v;
-  ConstMatrix grad_out;
 };
-/// `scratch` grows to 2 * tokens^2 floats: one head's weights and their gradient, made again
-/// instead of kept.
-void attention_backward(const AttentionGradient& in, Matrix grad_q, Matrix grad_k, Matrix grad_v,
-                        Buffer<float>& scratch, ThreadPool& pool);
+struct AttentionGradients {
+  Matrix q;
+  Matrix k;
+  Matrix v;
+};
+/// `scratch` grows to 64 floats a token of the longest sequence for each thread; backwards 128: the
+/// weights are made again instead of kept.
+void attention_forward(const AttentionTensors& in, Matrix out, Buffer<float>& scratch,
+                       ThreadPool& pool);
+void attention_backward(const AttentionTensors& in, ConstMatrix grad_out,
+                        const AttentionGradients& to, Buffer<float>& scratch, ThreadPool& pool);
 
 }  // namespace subbit

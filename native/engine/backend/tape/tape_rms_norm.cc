@@ -3,6 +3,7 @@
 
 #include "backend/tape/tape_operations.h"
 #include "base/check.h"
+#include "base/wide_loop.h"
 
 namespace subbit {
 
@@ -12,7 +13,7 @@ void rms_norm_backward(const RmsNormGradient& in, Matrix grad_x, std::span<float
   CHECK(grad_x.shape() == in.x.shape() && in.grad_out.shape() == in.x.shape());
   CHECK(std::ssize(in.weight) == cols && std::ssize(in.scales) == in.x.rows);
   CHECK(grad_weight.empty() || std::ssize(grad_weight) == cols);
-  pool.parallel_for(in.x.rows, 8, [&](Range range) {
+  wide_parallel_for(pool, in.x.rows, 8, [&](Range range) {
     for (int64_t t = range.begin; t < range.end; ++t) {
       const float s = in.scales[static_cast<size_t>(t)];
       const float along =
@@ -25,7 +26,7 @@ void rms_norm_backward(const RmsNormGradient& in, Matrix grad_x, std::span<float
   });
   if (grad_weight.empty()) return;
   // Columns are shared out, not rows, so that each sum runs over the tokens in order.
-  pool.parallel_for(cols, 64, [&](Range range) {
+  wide_parallel_for(pool, cols, 64, [&](Range range) {
     for (int64_t t = 0; t < in.x.rows; ++t) {
       const float* x = in.x.row(t);
       const float* g = in.grad_out.row(t);

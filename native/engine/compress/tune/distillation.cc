@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/wide_loop.h"
 #include "linalg/exponential.h"
+#include "linalg/row_reduction.h"
 
 namespace subbit {
 namespace {
@@ -35,18 +37,6 @@ double sum_of_powers(const float* row, int64_t count, float largest) {
     for (; i < end; ++i) total += std::exp(static_cast<double>(row[i]) - largest);
   }
   return total;
-}
-
-float largest_of(const float* row, int64_t count) {
-  Float4 lanes = Float4{} + row[0];
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    const Float4 next = load4(row + i);
-    lanes = choose(next > lanes, next, lanes);
-  }
-  float largest = std::max(std::max(lanes[0], lanes[1]), std::max(lanes[2], lanes[3]));
-  for (; i < count; ++i) largest = std::max(largest, row[i]);
-  return largest;
 }
 
 /// The likeliest ids, likeliest first; of equals the lower id.
@@ -142,13 +132,11 @@ double row_loss(const TeacherTargets& targets, const HeadColumns& columns, int64
                 const float* logits, float* q, const float* gradient_scale) {
   const auto count = static_cast<int64_t>(columns.tokens.size());
   const float largest = largest_of(logits, count);
-  for (int64_t c = 0; c < count; c += 4) {
-    const int64_t some = std::min<int64_t>(4, count - c);
-    store_some(q + c, exponential(load_some(logits + c, some) - largest), some);
-  }
+  for (int64_t c = 0; c < count; ++c) q[c] = exponential(logits[c] - largest);
+  const int64_t drawn = count - columns.named;
+  const double z = static_cast<double>(sum_of(q, columns.named)) +
+                   static_cast<double>(columns.drawn_weight) * sum_of(q + columns.named, drawn);
   for (int64_t c = columns.named; c < count; ++c) q[c] *= columns.drawn_weight;
-  double z = 0.0;
-  for (int64_t c = 0; c < count; ++c) z += q[c];
 
   const int32_t* top = targets.columns.data() + t * targets.width;
   const float* p = targets.probabilities.data() + t * targets.width;
@@ -183,7 +171,7 @@ double distillation_loss(const TeacherTargets& targets, const HeadColumns& colum
                          ConstMatrix logits, const LossGradient* gradient, ThreadPool& pool) {
   CHECK(logits.rows == targets.rows && logits.cols == std::ssize(columns.tokens));
   std::vector<double> losses(static_cast<size_t>(logits.rows));
-  pool.parallel_for(logits.rows, 4, [&](Range range) {
+  wide_parallel_for(pool, logits.rows, 4, [&](Range range) {
     std::vector<float> scratch(static_cast<size_t>(logits.cols));
     for (int64_t t = range.begin; t < range.end; ++t) {
       float* q = gradient == nullptr ? scratch.data() : gradient->grad.row(t);

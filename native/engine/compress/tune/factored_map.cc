@@ -1,32 +1,42 @@
-// Two products forward, four backward. Scales live inside the sign matrices, so that the products
-// see them for nothing and their gradients fall out of the matrices' own.
+// Two products forward, four backward.
 #include "compress/tune/factored_map.h"
 
-#include <algorithm>
-#include <cmath>
 #include <variant>
 
 #include "base/check.h"
-#include "formats/signs/layout.h"
+#include "base/wide_loop.h"
+#include "formats/signs/quantized_rows.h"
 #include "linalg/gemm.h"
 
 namespace subbit {
 namespace {
 
-/// values := the floats their codes stand for. (The integer kernels also drop low bits of chunks
-/// far below a row's largest; that is left out.)
-void round_to_codes(ConstMatrix values, QuantizedRows& codes, Matrix out, ThreadPool& pool) {
-  quantize_rows(values, codes, pool);
-  pool.parallel_for(values.rows, 16, [&](Range range) {
+constexpr int64_t kRowsPerTask = 8;
+constexpr int64_t kColumnsPerTask = 64;
+
+template <typename T>
+MatrixView<T> grow(Buffer<T>& buffer, int64_t rows, int64_t cols) {
+  if (buffer.size() < rows * cols) buffer = Buffer<T>(rows * cols);
+  return {buffer.data(), rows, cols};
+}
+
+/// out = in * diag(columns).
+void scale_columns(ConstMatrix in, std::span<const float> columns, Matrix out, ThreadPool& pool) {
+  wide_parallel_for(pool, in.rows, kRowsPerTask, [&](Range range) {
     for (int64_t t = range.begin; t < range.end; ++t) {
-      for (int64_t chunk = 0; chunk < codes.chunks; ++chunk) {
-        const float scale = std::ldexp(1.0f, codes.exponents[t * codes.chunks + chunk]);
-        const int8_t* code = codes.codes.data() + (t * codes.chunks + chunk) * kChunk;
-        const int64_t first = chunk * kChunk;
-        const int64_t count = std::min(kChunk, values.cols - first);
-        for (int64_t j = 0; j < count; ++j)
-          out.at(t, first + j) = static_cast<float>(code[j]) * scale;
-      }
+      const float* from = in.row(t);
+      float* to = out.row(t);
+      for (int64_t j = 0; j < in.cols; ++j) to[j] = from[j] * columns[static_cast<size_t>(j)];
+    }
+  });
+}
+
+void narrow(ConstMatrix in, MatrixView<BFloat16> out, ThreadPool& pool) {
+  wide_parallel_for(pool, in.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      const float* from = in.row(t);
+      BFloat16* to = out.row(t);
+      for (int64_t j = 0; j < in.cols; ++j) to[j] = to_bfloat16(from[j]);
     }
   });
 }
@@ -43,53 +53,86 @@ FactoredMap::FactoredMap(const FittedLinear& linear, float start, CodeRounding r
       bias_(linear.bias) {
   if (linear.pre_scale == PreScale::kOwn)
     pre_ = TunedVector(std::get<FactoredFit>(linear.fit).s_pre);
-  u_.refresh(u_scales(), pool_);
-  v_.refresh(v_scales(), pool_);
 }
 
-Matrix FactoredMap::grow(Buffer<float>& buffer, int64_t rows, int64_t cols) {
-  if (buffer.size() < rows * cols) buffer = Buffer<float>(rows * cols);
-  return {buffer.data(), rows, cols};
+/// The tape's memory, which holds nothing but floats, taken for half as wide values.
+FactoredMap::Saved FactoredMap::saved_in(std::span<const float> saved, int64_t tokens) const {
+  CHECK(std::ssize(saved) == tokens * saved_per_token());
+  auto* values = reinterpret_cast<BFloat16*>(const_cast<float*>(saved.data()));
+  return {{values, tokens, v_.cols()}, {values + tokens * v_.cols(), tokens, u_.cols()}};
+}
+
+void FactoredMap::narrow_activations(ConstMatrix values, MatrixView<BFloat16> out) {
+  rounding_ == CodeRounding::kOn ? round_to_codes(values, out, pool_) : narrow(values, out, pool_);
 }
 
 void FactoredMap::forward(ConstMatrix x, Matrix y, std::span<float> saved) {
-  const Matrix mid(saved.data(), x.rows, u_.cols());
-  CHECK(std::ssize(saved) == x.rows * u_.cols());
-  ConstMatrix input = x;
-  if (rounding_ == CodeRounding::kOn) {
-    const Matrix rounded = grow(input_, x.rows, x.cols);
-    round_to_codes(x, codes_, rounded, pool_);
-    input = rounded;
+  const Saved own = saved_in(saved, x.rows);
+  if (pre_.empty()) {
+    narrow_activations(x, own.input);
+  } else {
+    const Matrix scaled = grow(floats_, x.rows, x.cols);
+    scale_columns(x, pre_.values(), scaled, pool_);
+    narrow_activations(scaled, own.input);
   }
-  gemm(input, {v_.scaled(), Transpose::kYes}, mid, Accumulate::kOverwrite, pool_);
-  if (rounding_ == CodeRounding::kOn) round_to_codes(mid, codes_, mid, pool_);
-  gemm(mid, {u_.scaled(), Transpose::kYes}, y, Accumulate::kOverwrite, pool_);
+  const Matrix mid = grow(floats_, x.rows, u_.cols());
+  gemm(own.input, {v_.matrix(), Transpose::kYes}, mid, Accumulate::kOverwrite, pool_);
+  narrow_activations(mid, own.mid);
+  gemm(own.mid, {u_.matrix(), Transpose::kYes}, y, Accumulate::kOverwrite, pool_);
+  scale_columns(y, post_.values(), y, pool_);
 }
 
 void FactoredMap::backward(ConstMatrix x, ConstMatrix grad_y, std::span<const float> saved,
                            Matrix grad_x) {
-  const ConstMatrix mid(saved.data(), x.rows, u_.cols());
-  const Matrix grad_mid = grow(grad_mid_, x.rows, u_.cols());
-  gemm({grad_y, Transpose::kYes}, mid, u_.gradient(), Accumulate::kAdd, pool_);
-  gemm(grad_y, u_.scaled(), grad_mid, Accumulate::kOverwrite, pool_);
-  gemm({grad_mid, Transpose::kYes}, x, v_.gradient(), Accumulate::kAdd, pool_);
-  gemm(grad_mid, v_.scaled(), grad_x, Accumulate::kOverwrite, pool_);
+  const Saved own = saved_in(saved, x.rows);
+  const auto narrow_y = grow(grad_y_, grad_y.rows, grad_y.cols);
+  const auto scaled_y = grow(scaled_grad_y_, grad_y.rows, grad_y.cols);
+  wide_parallel_for(pool_, grad_y.rows, kRowsPerTask, [&](Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) {
+      const float* from = grad_y.row(t);
+      const float* scales = post_.values().data();
+      BFloat16* plain = narrow_y.row(t);
+      BFloat16* scaled = scaled_y.row(t);
+      for (int64_t i = 0; i < grad_y.cols; ++i) plain[i] = to_bfloat16(from[i]);
+      for (int64_t i = 0; i < grad_y.cols; ++i) scaled[i] = to_bfloat16(from[i] * scales[i]);
+    }
+  });
+  u_.gather({narrow_y, Transpose::kYes}, own.mid, pool_);
+  const Matrix mid = grow(floats_, x.rows, u_.cols());
+  gemm(scaled_y, u_.matrix(), mid, Accumulate::kOverwrite, pool_);
+  const auto narrow_mid = grow(grad_mid_, x.rows, u_.cols());
+  narrow(mid, narrow_mid, pool_);
+  v_.gather({narrow_mid, Transpose::kYes}, own.input, pool_);
+  gemm(narrow_mid, v_.matrix(), grad_x, Accumulate::kOverwrite, pool_);
+  if (!pre_.empty()) undo_pre_scales(x, grad_x);
+}
+
+/// `grad` is that of diag(s_pre) x, and becomes that of x.
+void FactoredMap::undo_pre_scales(ConstMatrix x, Matrix grad) {
+  const std::span<float> scales_gradient = pre_.gradient();
+  // Columns are shared out, not rows, so that each sum runs over the tokens in order.
+  wide_parallel_for(pool_, x.cols, kColumnsPerTask, [&](Range range) {
+    for (int64_t t = 0; t < x.rows; ++t) {
+      const float* in = x.row(t);
+      const float* g = grad.row(t);
+      for (int64_t j = range.begin; j < range.end; ++j)
+        scales_gradient[static_cast<size_t>(j)] += in[j] * g[j];
+    }
+  });
+  scale_columns(grad, pre_.values(), grad, pool_);
 }
 
 double FactoredMap::finish_gradients() {
-  u_.add_scale_gradients(u_scales(), post_.gradient(), {}, pool_);
-  if (!pre_.empty()) v_.add_scale_gradients(v_scales(), {}, pre_.gradient(), pool_);
-  double squares = u_.gradient_squares(u_scales(), pool_) + v_.gradient_squares(v_scales(), pool_);
+  double squares = u_.finish_gradient(post_.values(), post_.gradient(), pool_) +
+                   v_.finish_gradient({}, {}, pool_);
   for (const TunedVector* vector : {&post_, &pre_, &bias_}) squares += vector->gradient_squares();
   return squares;
 }
 
 void FactoredMap::step(const AdamStep& latents, const AdamStep& scales) {
-  u_.step(u_scales(), latents, pool_);
-  v_.step(v_scales(), latents, pool_);
+  u_.step(post_.values(), latents, pool_);
+  v_.step({}, latents, pool_);
   for (TunedVector* vector : {&post_, &pre_, &bias_}) vector->step(scales);
-  u_.refresh(u_scales(), pool_);
-  v_.refresh(v_scales(), pool_);
 }
 
 void FactoredMap::drop_gradients() {

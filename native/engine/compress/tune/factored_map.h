@@ -1,5 +1,7 @@
 // A factored linear that can be tuned: y = diag(s_post) U V diag(s_pre) x + bias, with the
 // activations rounded to codes on the way as the runtime does (backwards, as if they were not).
+// Signs and what codes stand for are bfloat16 without loss, so forward every product is exact;
+// backward the gradients of activations are rounded to it.
 #pragma once
 
 #include <span>
@@ -9,7 +11,6 @@
 #include "base/thread_pool.h"
 #include "compress/tune/sign_latents.h"
 #include "compress/tune/tuned_map.h"
-#include "formats/signs/quantized_rows.h"
 
 namespace subbit {
 
@@ -19,7 +20,8 @@ class FactoredMap final : public TunedMap {
   FactoredMap(const FittedLinear& linear, float start, CodeRounding rounding, ThreadPool& pool);
 
   Shape shape() const override { return {u_.rows(), v_.cols()}; }
-  int64_t saved_per_token() const override { return u_.cols(); }
+  /// Input and middle as bfloat16.
+  int64_t saved_per_token() const override { return (u_.cols() + v_.cols() + 1) / 2; }
   void forward(ConstMatrix x, Matrix y, std::span<float> saved) override;
   void backward(ConstMatrix x, ConstMatrix grad_y, std::span<const float> saved,
                 Matrix grad_x) override;
@@ -32,11 +34,13 @@ class FactoredMap final : public TunedMap {
   void export_to(FittedLinear& linear) const override;
 
  private:
-  SignScales u_scales() const { return {post_.values(), {}}; }
-  SignScales v_scales() const {
-    return {{}, pre_.empty() ? std::span<const float>() : std::span<const float>(pre_.values())};
-  }
-  Matrix grow(Buffer<float>& buffer, int64_t rows, int64_t cols);
+  struct Saved {
+    MatrixView<BFloat16> input;  // as the first product sees it
+    MatrixView<BFloat16> mid;
+  };
+  Saved saved_in(std::span<const float> saved, int64_t tokens) const;
+  void narrow_activations(ConstMatrix values, MatrixView<BFloat16> out);
+  void undo_pre_scales(ConstMatrix x, Matrix grad);
 
   ThreadPool& pool_;
   CodeRounding rounding_;
@@ -45,9 +49,10 @@ class FactoredMap final : public TunedMap {
   TunedVector post_;
   TunedVector pre_;  // empty where it is folded away
   TunedVector bias_;
-  QuantizedRows codes_;
-  Buffer<float> input_;
-  Buffer<float> grad_mid_;
+  Buffer<float> floats_;  // one product's result, or the scaled input
+  Buffer<BFloat16> grad_y_;
+  Buffer<BFloat16> scaled_grad_y_;
+  Buffer<BFloat16> grad_mid_;
 };
 
 }  // namespace subbit

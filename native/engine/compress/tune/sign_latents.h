@@ -7,20 +7,19 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/half.h"
 #include "base/matrix.h"
 #include "base/thread_pool.h"
 #include "compress/tune/adam.h"
 #include "formats/signs/sign_matrix.h"
+#include "linalg/gemm.h"
 
 namespace subbit {
 
-/// Scales of the rows and columns around the signs; empty means ones.
-struct SignScales {
-  std::span<const float> rows;
-  std::span<const float> columns;
-};
+/// Scales of the rows, which multiply the signs somewhere else; empty means ones.
+using RowScales = std::span<const float>;
 
-/// Memory: 20 bytes a sign (latent, two moments, gradient, scaled signs).
+/// Memory: 18 bytes a sign (latent, two moments, gradient, the sign as a bfloat16).
 class SignLatents {
  public:
   /// Latents start evenly spread within the distance `start` of zero, on their signs' side.
@@ -29,20 +28,17 @@ class SignLatents {
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   SignMatrix signs() const;
+  /// The latents' signs, +1 and -1.
+  MatrixView<const BFloat16> matrix() const { return {signs_.data(), rows_, cols_}; }
 
-  /// Computes scaled(), from the latents' signs.
-  void refresh(const SignScales& scales, ThreadPool& pool);
-  /// diag(rows) sign(latent) diag(columns).
-  ConstMatrix scaled() const { return {scaled_.data(), rows_, cols_}; }
-  /// d loss / d scaled, gathered since the last step.
-  Matrix gradient() { return {gradient_.data(), rows_, cols_}; }
-
-  /// Adds the gradient of the scales to the vectors that are not empty.
-  void add_scale_gradients(const SignScales& scales, std::span<float> rows,
-                           std::span<float> columns, ThreadPool& pool) const;
-  double gradient_squares(const SignScales& scales, ThreadPool& pool) const;
-  void step(const SignScales& scales, const AdamStep& adam, ThreadPool& pool);
-  void drop_gradient();
+  /// Adds op(a) op(b) [rows, cols] to d loss / d (diag(scales) signs).
+  void gather(const GemmOperand& a, const GemmOperand& b, ThreadPool& pool);
+  /// The sum of squares of d loss / d signs. Where `scale_gradients` is not empty, the scales'
+  /// gradients are added to it.
+  double finish_gradient(RowScales scales, std::span<float> scale_gradients,
+                         ThreadPool& pool) const;
+  void step(RowScales scales, const AdamStep& adam, ThreadPool& pool);
+  void drop_gradient() { gathered_ = false; }
 
  private:
   int64_t rows_;
@@ -51,7 +47,8 @@ class SignLatents {
   Buffer<float> mean_;
   Buffer<float> square_;
   Buffer<float> gradient_;
-  Buffer<float> scaled_;
+  bool gathered_ = false;  // whether gradient_ holds anything
+  Buffer<BFloat16> signs_;
 };
 
 }  // namespace subbit

@@ -54,7 +54,7 @@ struct StudentRequest {
   float latent_start = 0.0f;
 };
 
-/// Memory: 20 bytes a sign; one window's tape (tape_backend.h) and its mirror; a window of logits
+/// Memory: 18 bytes a sign; one window's tape (tape_backend.h) and its mirror; a window of logits
 /// over its columns, three times.
 class Student {
  public:

@@ -27,8 +27,8 @@ uint32_t largest_bits(const float* v, int64_t count) {
 }
 
 /// Adding 1.5 * 2^23 to |v| < 2^22 rounds it to the nearest integer, ties to even, and leaves that
-/// in the low bits of the sum. Unlike rint() it needs no instruction a baseline x86-64 lacks, so the
-/// loops over a chunk vectorize everywhere.
+/// in the low bits of the sum. Unlike rint() it needs no instruction a baseline x86-64 lacks, so
+/// the loops over a chunk vectorize everywhere.
 constexpr float kRounder = 0x1.8p23f;
 
 int32_t round_to_even(float v) {

@@ -106,7 +106,8 @@ TEST(the_gradient_of_rope_turns_back_what_rope_turned) {
     };
     Values grad = grad_out;
     ThreadPool pool(1);
-    rope_backward(table, kHeads, view(grad, cols), pool);
+    const std::vector<int64_t> lengths = {kTokens};
+    rope_backward(table, kHeads, lengths, view(grad, cols), pool);
     expect_gradient(x, grad, loss);
   }
 }
@@ -180,9 +181,11 @@ TEST(the_gradient_of_attention_is_summed_over_the_query_heads_of_a_kv_head) {
     Values grad_v(v.size(), 0.0f);
     Buffer<float> scratch;
     ThreadPool pool(2);
-    attention_backward(
-        {c.shape, view(q, q_cols), view(k, kv_cols), view(v, kv_cols), view(grad_out, q_cols)},
-        view(grad_q, q_cols), view(grad_k, kv_cols), view(grad_v, kv_cols), scratch, pool);
+    const std::vector<int64_t> lengths = {c.tokens};
+    attention_backward({c.shape, lengths, view(q, q_cols), view(k, kv_cols), view(v, kv_cols)},
+                       view(grad_out, q_cols),
+                       {view(grad_q, q_cols), view(grad_k, kv_cols), view(grad_v, kv_cols)},
+                       scratch, pool);
     const auto loss = [&] { return attention_loss(c, q, k, v, grad_out); };
     expect_gradient(q, grad_q, loss);
     expect_gradient(k, grad_k, loss);
