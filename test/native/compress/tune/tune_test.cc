@@ -60,61 +60,145 @@ TEST(tuning_brings_a_model_nearer_to_its_teacher_on_text_it_never_saw_and_costs_
   }
 }
 
-TEST(a_factored_map_has_the_gradients_of_its_scales_and_passes_them_on) {
-  constexpr int64_t kRows = 5;
-  constexpr int64_t kCols = 7;
-  constexpr int64_t kRank = 32;
-  Rng rng(3);
-  const auto signs = [&](int64_t rows, int64_t cols) {
+/// A factored linear of small integers and what a mixture of its outputs must come to: U V written
+/// out, in double. Every activation is its own code and no gradient of one needs more than
+/// bfloat16's eight bits, so what the map computes is exact.
+struct IntegerLinear {
+  static constexpr int64_t kRows = 5;
+  static constexpr int64_t kCols = 7;
+  static constexpr int64_t kRank = 32;
+  static constexpr int64_t kTokens = 3;
+
+  explicit IntegerLinear(PreScale pre_scale) : pre_scale(pre_scale) {
+    fit.u = signs(kRows, kRank);
+    fit.v = signs(kRank, kCols);
+    fit.s_post = {1.0f, 2.0f, -1.0f, 0.0f, 0.5f};
+    fit.s_pre = {1.0f, -1.0f, 2.0f, 1.0f, 0.5f, 1.0f, -2.0f};
+    if (pre_scale == PreScale::kFolded) fit.s_pre.assign(kCols, 1.0f);
+    x = integers(kTokens * kCols, 4);
+    grad_y = integers(kTokens * kRows, 3);
+  }
+  SignMatrix signs(int64_t rows, int64_t cols) {
     SignMatrix m{rows, cols, {}};
     for (int64_t i = 0; i < rows * cols; ++i) m.bits.push_back(rng.uniform() < 0.5);
     return m;
-  };
-  const auto random = [&](int64_t count) {
-    std::vector<float> values;
-    for (int64_t i = 0; i < count; ++i) values.push_back(rng.normal());
-    return values;
-  };
-  FittedLinear linear;
-  linear.pre_scale = PreScale::kOwn;
-  FactoredFit fit;
-  fit.u = signs(kRows, kRank);
-  fit.v = signs(kRank, kCols);
-  fit.s_post = random(kRows);
-  fit.s_pre = random(kCols);
-  linear.fit = fit;
-  ThreadPool pool(2);
-  FactoredMap map(linear, 0.3f, CodeRounding::kOff, pool);
-  std::vector<float> x = random(3 * kCols);
-  std::vector<float> grad_y = random(3 * kRows);
-  const auto loss = [&] {  // U V written out, in double
-    double sum = 0;
-    for (int64_t t = 0; t < 3; ++t)
-      for (int64_t i = 0; i < kRows; ++i)
-        for (int64_t k = 0; k < kRank; ++k)
-          for (int64_t j = 0; j < kCols; ++j) {
-            const double u = fit.u.bits[i * kRank + k] ? 1 : -1;
-            const double v = fit.v.bits[k * kCols + j] ? 1 : -1;
-            sum += grad_y[t * kRows + i] * u * v * fit.s_post[i] * fit.s_pre[j] * x[t * kCols + j];
-          }
-    return sum;
-  };
-  std::vector<float> saved(3 * kRank);
-  std::vector<float> y(3 * kRows);
-  std::vector<float> grad_x(3 * kCols);
-  map.forward({x.data(), 3, kCols}, {y.data(), 3, kRows}, saved);
-  map.backward({x.data(), 3, kCols}, {grad_y.data(), 3, kRows}, saved, {grad_x.data(), 3, kCols});
-  double mixed = 0;
-  for (size_t i = 0; i < y.size(); ++i) mixed += double{grad_y[i]} * y[i];
-  // Sums of 32 * 7 floats of magnitude near one: 224 * 2^-24 each, a thousand of them together.
-  EXPECT_NEAR(mixed, loss(), 1e-2);
-  for (size_t j = 0; j < x.size(); ++j) {
-    const float value = x[j];
-    x[j] = value + 1.0f;  // the loss is linear in x
-    const double above = loss();
-    x[j] = value;
-    EXPECT_NEAR(grad_x[j], above - loss(), 1e-3);
   }
+  std::vector<float> integers(int64_t count, int largest) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < count; ++i)
+      values.push_back(static_cast<float>(std::floor(rng.uniform() * (2 * largest + 1)) - largest));
+    return values;
+  }
+  FittedLinear linear() const {
+    FittedLinear result;
+    result.pre_scale = pre_scale;
+    result.fit = fit;
+    return result;
+  }
+  double u(int64_t i, int64_t k) const { return fit.u.bits[i * kRank + k] ? 1 : -1; }
+  double v(int64_t k, int64_t j) const { return fit.v.bits[k * kCols + j] ? 1 : -1; }
+  /// sum_tj grad_y[t][i] s_post[i] u[i][k] v[k][j] s_pre[j] x[t][j]
+  double share(int64_t i, int64_t k, int64_t j) const {
+    double sum = 0;
+    for (int64_t t = 0; t < kTokens; ++t) sum += double{grad_y[t * kRows + i]} * x[t * kCols + j];
+    return sum * fit.s_post[i] * u(i, k) * v(k, j) * fit.s_pre[j];
+  }
+  double loss() const {
+    double sum = 0;
+    for (int64_t i = 0; i < kRows; ++i)
+      for (int64_t k = 0; k < kRank; ++k)
+        for (int64_t j = 0; j < kCols; ++j) sum += share(i, k, j);
+    return sum;
+  }
+  /// The loss is linear in every number.
+  double slope(float& number) {
+    const double before = loss();
+    number += 1.0f;
+    const double slope = loss() - before;
+    number -= 1.0f;
+    return slope;
+  }
+  /// Squares of the slopes of all signs, and of the scales relative to their sizes (TunedVector).
+  double gradient_squares() {
+    double squares = 0;
+    for (int64_t i = 0; i < kRows; ++i) {
+      for (int64_t k = 0; k < kRank; ++k) {
+        double own = 0;
+        for (int64_t j = 0; j < kCols; ++j) own += share(i, k, j);
+        squares += own * own;
+      }
+    }
+    for (int64_t k = 0; k < kRank; ++k) {
+      for (int64_t j = 0; j < kCols; ++j) {
+        double own = 0;
+        for (int64_t i = 0; i < kRows; ++i) own += share(i, k, j);
+        squares += own * own;
+      }
+    }
+    squares += scale_squares(fit.s_post);
+    return pre_scale == PreScale::kOwn ? squares + scale_squares(fit.s_pre) : squares;
+  }
+  double scale_squares(std::vector<float>& scales) {
+    double mean = 0;
+    for (const float scale : scales) mean += std::fabs(scale) / static_cast<double>(scales.size());
+    double squares = 0;
+    for (float& scale : scales) {
+      const double own = slope(scale) * std::max(std::fabs(double{scale}), 0.1 * mean);
+      squares += own * own;
+    }
+    return squares;
+  }
+
+  PreScale pre_scale;
+  Rng rng{3};
+  FactoredFit fit;
+  std::vector<float> x;
+  std::vector<float> grad_y;
+};
+
+TEST(a_factored_map_has_the_gradients_of_its_signs_and_scales_and_passes_them_on) {
+  for (const PreScale pre_scale : {PreScale::kOwn, PreScale::kFolded}) {
+    IntegerLinear m(pre_scale);
+    constexpr int64_t kTokens = IntegerLinear::kTokens;
+    ThreadPool pool(2);
+    FactoredMap map(m.linear(), 0.3f, CodeRounding::kOn, pool);
+    std::vector<float> saved(kTokens * map.saved_per_token());
+    std::vector<float> y(m.grad_y.size());
+    std::vector<float> grad_x(m.x.size());
+    const ConstMatrix x(m.x.data(), kTokens, m.kCols);
+    const ConstMatrix grad_y(m.grad_y.data(), kTokens, m.kRows);
+    for (const int pass : {1, 2}) {  // gradients of passes add up until the step
+      map.forward(x, {y.data(), kTokens, m.kRows}, saved);
+      map.backward(x, grad_y, saved, {grad_x.data(), kTokens, m.kCols});
+      double mixed = 0;
+      for (size_t i = 0; i < y.size(); ++i) mixed += double{m.grad_y[i]} * y[i];
+      EXPECT_EQ(mixed, m.loss());
+      for (size_t j = 0; j < m.x.size(); ++j) EXPECT_EQ(grad_x[j], m.slope(m.x[j]));
+      if (pass == 1) continue;
+      // The sums are floats: some hundred roundings of 2^-24 each.
+      const double expected = 4.0 * m.gradient_squares();
+      EXPECT_NEAR(map.finish_gradients(), expected, 1e-5 * expected);
+    }
+  }
+}
+
+TEST(dropped_gradients_leave_no_trace) {
+  IntegerLinear m(PreScale::kOwn);
+  ThreadPool pool(1);
+  FactoredMap map(m.linear(), 0.3f, CodeRounding::kOn, pool);
+  std::vector<float> saved(m.kTokens * map.saved_per_token());
+  std::vector<float> y(m.grad_y.size());
+  std::vector<float> grad_x(m.x.size());
+  const ConstMatrix x(m.x.data(), m.kTokens, m.kCols);
+  const ConstMatrix grad_y(m.grad_y.data(), m.kTokens, m.kRows);
+  const auto gathered = [&] {
+    map.forward(x, {y.data(), m.kTokens, m.kRows}, saved);
+    map.backward(x, grad_y, saved, {grad_x.data(), m.kTokens, m.kCols});
+    return map.finish_gradients();
+  };
+  const double first = gathered();
+  map.drop_gradients();
+  EXPECT_EQ(gathered(), first);
 }
 
 TEST(text_of_the_teachers_own_making_has_the_targets_it_gives_when_it_reads_that_text) {
