@@ -3,6 +3,7 @@
 // lane.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -31,8 +32,13 @@ inline void store_some(float* p, Float4 v, int64_t count) {
   std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
 }
 
-/// What the overload below is to four floats, for texts that serve both.
-inline float choose(bool mask, float a, float b) { return mask ? a : b; }
+/// What the overload below is to four floats, for texts that serve both. No branch, or compilers
+/// would not vectorize a loop over it.
+inline float choose(bool mask, float a, float b) {
+  const uint32_t bits = mask ? ~0u : 0u;
+  return std::bit_cast<float>((bits & std::bit_cast<uint32_t>(a)) |
+                              (~bits & std::bit_cast<uint32_t>(b)));
+}
 
 /// Lane by lane: mask ? a : b.
 inline Float4 choose(Int4 mask, Float4 a, Float4 b) {

@@ -1,7 +1,9 @@
-// The loops around the micro-kernel (Goto and van de Geijn 2008): C is cut into blocks whose packed
-// operands stay in cache, blocks into tiles that stay in registers. Packing and tiles are both
-// shared out over the pool; no element's order of operations depends on any size chosen here except
-// kGemmDepth, which is part of the contract.
+// The loops around the micro-kernel (Goto and van de Geijn 2008): C is cut into blocks of columns
+// whose packed right operand stays in cache, blocks into tiles that stay in registers. The right
+// operand is packed by all threads for all; a left panel is packed by the thread that needs it, as
+// often as it does: cells that another core has written cost more to fetch than to pack again. No
+// element's order of operations depends on any size chosen here except kGemmDepth, which is part of
+// the contract.
 #include "linalg/gemm.h"
 
 #include <algorithm>
@@ -18,14 +20,12 @@ namespace {
 // second-level cache when the tiles read it. Measured on Zen 4 at 16 x 4096 x 4096, one core: 45
 // GFLOP/s; with 256 columns 42, 1024 37, 2048 32. With many rows all are within 4 %.
 constexpr int64_t kBlockColumns = 512;
-// Packed left operand: about 256 x 1024 floats, 1 MB.
-constexpr int64_t kBlockRows = 1024;
 // One task sweeps this many columns with one left panel: 256 KB of the right operand, which stay in
 // a core's second-level cache while the left panels go by.
 constexpr int64_t kSweepColumns = 256;
 // A piece of work below about 5 us is not worth handing to another thread.
 constexpr int64_t kTileWork = 1 << 18;  // multiply-adds
-constexpr int64_t kPackWork = 1 << 14;  // elements
+constexpr int64_t kPackWork = 1 << 13;  // elements
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -38,7 +38,7 @@ struct EvenSplit {
 };
 
 /// Floats of scratch that live as long as their thread: packing afresh would page-fault each time.
-/// At most kBlockColumns + 16/14 kBlockRows columns of kGemmDepth: 1.7 MB.
+/// At most kBlockColumns columns of kGemmDepth cells: 512 KB.
 float* scratch_floats(int64_t count) {
   thread_local Buffer<float> scratch;
   if (scratch.size() < count) scratch = Buffer<float>(count);
@@ -51,12 +51,10 @@ struct Block {
   const GemmOperand& a;
   const GemmOperand& b;
   Matrix c;  // the block [rows, columns]
-  int64_t first_row = 0;
   int64_t first_column = 0;
   int64_t first_depth = 0;
   int64_t depth = 0;  // values along k
   Accumulate accumulate = Accumulate::kOverwrite;
-  float* packed_a = nullptr;
   float* packed_b = nullptr;
 
   int64_t cells() const { return kernel.cells(depth); }
@@ -64,38 +62,33 @@ struct Block {
   // Equal heights, not full tiles and a rest: 16 rows on a 14-row kernel are 8 + 8.
   EvenSplit row_panels() const { return {c.rows, ceil_div(c.rows, kernel.rows)}; }
   int64_t column_panels() const { return ceil_div(c.cols, kernel.width()); }
-  float* left_panel(int64_t i) const { return packed_a + i * gemm_pitch(kernel.rows) * cells(); }
   float* right_panel(int64_t j) const { return packed_b + j * kernel.width() * cells(); }
   int64_t panel_columns(int64_t j) const {
     return std::min<int64_t>(kernel.width(), c.cols - j * kernel.width());
   }
   int64_t panel_vectors(int64_t j) const { return ceil_div(panel_columns(j), kernel.lanes); }
 
-  void pack(const GemmBlock& lines, int64_t pitch, float* panel) const {
-    kernel.cell == GemmKernel::Cell::kFloat ? gemm_pack(lines, pitch, panel)
-                                            : gemm_pack_pairs(lines, pitch, panel);
-  }
-  void pack_left(int64_t i) const;
+  void pack_left(int64_t i, float* panel) const;
   void pack_right(int64_t j) const;
-  void multiply_tile(int64_t i, int64_t j) const;
+  void multiply_tile(int64_t i, const float* left, int64_t j) const;
 };
 
-void Block::pack_left(int64_t i) const {
+void Block::pack_left(int64_t i, float* panel) const {
   const EvenSplit rows = row_panels();
   const auto lines = a.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredRows
                                                    : GemmBlock::LinesAre::kStoredColumns;
-  pack({&a, lines, first_row + rows.begin(i), rows.size(i), first_depth, depth},
-       gemm_pitch(rows.size(i)), left_panel(i));
+  kernel.pack({&a, lines, rows.begin(i), rows.size(i), first_depth, depth},
+              gemm_pitch(rows.size(i)), panel);
 }
 
 void Block::pack_right(int64_t j) const {
   const auto lines = b.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredColumns
                                                    : GemmBlock::LinesAre::kStoredRows;
-  pack({&b, lines, first_column + j * kernel.width(), panel_columns(j), first_depth, depth},
-       panel_vectors(j) * kernel.lanes, right_panel(j));
+  kernel.pack({&b, lines, first_column + j * kernel.width(), panel_columns(j), first_depth, depth},
+              panel_vectors(j) * kernel.lanes, right_panel(j));
 }
 
-void Block::multiply_tile(int64_t i, int64_t j) const {
+void Block::multiply_tile(int64_t i, const float* left, int64_t j) const {
   const EvenSplit split = row_panels();
   const int64_t rows = split.size(i);
   const int64_t columns = panel_columns(j);
@@ -103,14 +96,14 @@ void Block::multiply_tile(int64_t i, int64_t j) const {
   const GemmKernel::Run run = kernel.run[rows - 1][vectors - 1];
   float* target = c.row(split.begin(i)) + j * kernel.width();
   if (columns == vectors * kernel.lanes) {
-    run({left_panel(i), right_panel(j), target, c.stride, cells(), accumulate});
+    run({left, right_panel(j), target, c.stride, cells(), accumulate});
     return;
   }
   // The tile hangs over the edge of C: computed aside, then copied, with the same one addition.
   constexpr int64_t kWidest = 48;
   float aside[GemmKernel::kMaxRows * kWidest];
   CHECK(kernel.width() <= kWidest);
-  run({left_panel(i), right_panel(j), aside, kWidest, cells(), Accumulate::kOverwrite});
+  run({left, right_panel(j), aside, kWidest, cells(), Accumulate::kOverwrite});
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t k = 0; k < columns; ++k) {
       float& element = target[r * c.stride + k];
@@ -120,18 +113,13 @@ void Block::multiply_tile(int64_t i, int64_t j) const {
   }
 }
 
-enum class RightPanels { kPack, kPacked };
-
-void multiply_block(const Block& block, RightPanels right, ThreadPool& pool) {
+void multiply_block(const Block& block, ThreadPool& pool) {
   const int64_t row_panels = block.row_panels().parts;
   const int64_t column_panels = block.column_panels();
-  const int64_t to_pack = right == RightPanels::kPack ? column_panels : 0;
-
   const int64_t panel_elements = block.cells() * block.kernel.width();
-  pool.parallel_for(to_pack + row_panels, std::max<int64_t>(1, kPackWork / panel_elements),
+  pool.parallel_for(column_panels, std::max<int64_t>(1, kPackWork / panel_elements),
                     [&](Range range) {
-                      for (int64_t p = range.begin; p < range.end; ++p)
-                        p < to_pack ? block.pack_right(p) : block.pack_left(p - to_pack);
+                      for (int64_t j = range.begin; j < range.end; ++j) block.pack_right(j);
                     });
 
   // Wide sweeps reuse a left panel; with few of those, narrower sweeps keep all threads busy.
@@ -145,10 +133,13 @@ void multiply_block(const Block& block, RightPanels right, ThreadPool& pool) {
       ceil_div(block.c.rows * block.c.cols * block.cells(), sweeps * row_panels);
   pool.parallel_for(sweeps * row_panels, std::max<int64_t>(1, kTileWork / task_work),
                     [&](Range range) {
+                      alignas(64) float left[kGemmDepth * gemm_pitch(GemmKernel::kMaxRows)];
                       for (int64_t t = range.begin; t < range.end; ++t) {
                         const int64_t s = t / row_panels;
+                        const int64_t i = t % row_panels;
+                        block.pack_left(i, left);
                         for (int64_t j = sweep.begin(s); j < sweep.begin(s + 1); ++j)
-                          block.multiply_tile(t % row_panels, j);
+                          block.multiply_tile(i, left, j);
                       }
                     });
 }
@@ -180,26 +171,15 @@ void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& 
   }
   const int64_t block_depth = kGemmDepth * kernel.cell_values();
   const int64_t deepest = kernel.cells(std::min(depth, block_depth));
-  const int64_t block_rows = std::min(c.rows, kBlockRows);
-  const int64_t floats_b =
-      ceil_div(std::min(c.cols, kBlockColumns), kernel.width()) * kernel.width() * deepest;
-  const int64_t floats_a = ceil_div(block_rows, kernel.rows) * gemm_pitch(kernel.rows) * deepest;
-  float* packed_b = scratch_floats(floats_b + floats_a);
+  const int64_t widest = ceil_div(std::min(c.cols, kBlockColumns), kernel.width());
+  float* packed_b = scratch_floats(widest * kernel.width() * deepest);
   for (int64_t column = 0; column < c.cols; column += kBlockColumns) {
-    const int64_t columns = std::min(kBlockColumns, c.cols - column);
+    const Matrix target = c.cols_from(column, std::min(kBlockColumns, c.cols - column));
     for (int64_t k = 0; k < depth; k += block_depth) {
       const auto mode = k == 0 ? accumulate : Accumulate::kAdd;
-      for (int64_t row = 0; row < c.rows; row += kBlockRows) {
-        const Matrix target =
-            c.rows_from(row, std::min(kBlockRows, c.rows - row)).cols_from(column, columns);
-        const Block block{kernel,  a,
-                          b,       target,
-                          row,     column,
-                          k,       std::min(block_depth, depth - k),
-                          mode,    packed_b + floats_b,
-                          packed_b};
-        multiply_block(block, row == 0 ? RightPanels::kPack : RightPanels::kPacked, pool);
-      }
+      multiply_block(
+          {kernel, a, b, target, column, k, std::min(block_depth, depth - k), mode, packed_b},
+          pool);
     }
   }
 }

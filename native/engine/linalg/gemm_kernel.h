@@ -15,12 +15,19 @@
 #include "base/thread_pool.h"
 #include "linalg/gemm.h"
 
+// Arrays of vectors live in registers only if every loop over them is unrolled whole.
+#if defined(__clang__)
+#define SUBBIT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SUBBIT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace subbit {
 
 /// Packing moves quads of four rows at a time.
 inline constexpr int64_t kGemmPitch = 4;
 
-inline int64_t gemm_pitch(int64_t rows) {
+constexpr int64_t gemm_pitch(int64_t rows) {
   return (rows + kGemmPitch - 1) / kGemmPitch * kGemmPitch;
 }
 
@@ -34,17 +41,32 @@ struct GemmTile {
   Accumulate accumulate = Accumulate::kOverwrite;
 };
 
+/// A block of an operand as packing sees it: `lines` run across a panel (rows of op(A), columns of
+/// op(B)), `depth` runs along k.
+struct GemmBlock {
+  const GemmOperand* operand = nullptr;
+  enum class LinesAre { kStoredRows, kStoredColumns } lines_are = LinesAre::kStoredRows;
+  int64_t first_line = 0;
+  int64_t lines = 0;
+  int64_t first_depth = 0;
+  int64_t depth = 0;
+};
+
 struct GemmKernel {
   static constexpr int kMaxRows = 14;
   static constexpr int kMaxVectors = 3;
   using Run = void (*)(const GemmTile& tile);
   enum class Cell { kFloat, kBFloat16Pair };
+  /// Packs one panel of block.lines <= pitch lines as [cells(depth), pitch], zero beyond the lines.
+  /// `pitch` is a multiple of kGemmPitch.
+  using Pack = void (*)(const GemmBlock& block, int64_t pitch, float* panel);
 
   const char* name = "";
   int rows = 0;     // tallest tile
   int vectors = 0;  // widest tile, in vectors
   int lanes = 0;    // floats in a vector
   Cell cell = Cell::kFloat;
+  Pack pack = nullptr;
   /// run[rows - 1][vectors - 1], for every height and width up to the largest.
   Run run[kMaxRows][kMaxVectors] = {};
 
@@ -79,21 +101,12 @@ void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& 
 void gemm_accelerate(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate);
 #endif
 
-/// A block of an operand as packing sees it: `lines` run across a panel (rows of op(A), columns of
-/// op(B)), `depth` runs along k.
-struct GemmBlock {
-  const GemmOperand* operand = nullptr;
-  enum class LinesAre { kStoredRows, kStoredColumns } lines_are = LinesAre::kStoredRows;
-  int64_t first_line = 0;
-  int64_t lines = 0;
-  int64_t first_depth = 0;
-  int64_t depth = 0;
-};
-
-/// Packs one panel of block.lines <= pitch lines as [depth, pitch] floats, zero beyond the lines.
-/// `pitch` is a multiple of kGemmPitch.
+/// GemmKernel::Pack for cells of a float, on every machine.
 void gemm_pack(const GemmBlock& block, int64_t pitch, float* panel);
-/// The same for an operand of bfloat16, as [ceil(depth / 2), pitch] pairs.
-void gemm_pack_pairs(const GemmBlock& block, int64_t pitch, float* panel);
+#if defined(__x86_64__) && !defined(__APPLE__)
+void gemm_pack_avx512(const GemmBlock& block, int64_t pitch, float* panel);
+/// For cells of two bfloat16.
+void gemm_pack_avx512_bf16(const GemmBlock& block, int64_t pitch, float* panel);
+#endif
 
 }  // namespace subbit

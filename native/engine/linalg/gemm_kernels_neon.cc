@@ -7,12 +7,6 @@
 
 #include "linalg/gemm_kernel.h"
 
-#if defined(__clang__)
-#define SUBBIT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define SUBBIT_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace subbit {
 namespace {
 
@@ -77,7 +71,7 @@ void run_tile(const GemmTile& tile) {
 
 template <int... Row>
 GemmKernel make_kernel(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"neon", sizeof...(Row), 3, 4, GemmKernel::Cell::kFloat, {}};
+  GemmKernel kernel{"neon", sizeof...(Row), 3, 4, GemmKernel::Cell::kFloat, gemm_pack, {}};
   ((kernel.run[Row][0] = run_tile<Row + 1, 1>, kernel.run[Row][1] = run_tile<Row + 1, 2>,
     kernel.run[Row][2] = run_tile<Row + 1, 3>),
    ...);

@@ -31,7 +31,7 @@ void run_tile(const GemmTile& tile) {
 
 template <int... Row>
 GemmKernel make_kernel(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"portable", kRows, kVectors, kLanes, GemmKernel::Cell::kFloat, {}};
+  GemmKernel kernel{"portable", kRows, kVectors, kLanes, GemmKernel::Cell::kFloat, gemm_pack, {}};
   ((kernel.run[Row][0] = run_tile<Row + 1, 1>, kernel.run[Row][1] = run_tile<Row + 1, 2>), ...);
   return kernel;
 }

@@ -10,13 +10,6 @@
 
 #include "linalg/gemm_kernel.h"
 
-// The arrays of sums live in registers only if every loop over them is unrolled whole.
-#if defined(__clang__)
-#define SUBBIT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define SUBBIT_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace subbit {
 namespace {
 
@@ -127,7 +120,8 @@ __attribute__((target("avx512f,avx512bf16"))) void run_tile_avx512_bf16(const Ge
 
 template <int... Row>
 GemmKernel make_avx512(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"avx512", sizeof...(Row), 2, 16, GemmKernel::Cell::kFloat, {}};
+  GemmKernel kernel{"avx512", sizeof...(Row), 2, 16, GemmKernel::Cell::kFloat, gemm_pack_avx512,
+                    {}};
   ((kernel.run[Row][0] = run_tile_avx512<Row + 1, 1>,
     kernel.run[Row][1] = run_tile_avx512<Row + 1, 2>),
    ...);
@@ -136,7 +130,13 @@ GemmKernel make_avx512(std::integer_sequence<int, Row...>) {
 
 template <int... Row>
 GemmKernel make_avx512_bf16(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"avx512_bf16", sizeof...(Row), 2, 16, GemmKernel::Cell::kBFloat16Pair, {}};
+  GemmKernel kernel{"avx512_bf16",
+                    sizeof...(Row),
+                    2,
+                    16,
+                    GemmKernel::Cell::kBFloat16Pair,
+                    gemm_pack_avx512_bf16,
+                    {}};
   ((kernel.run[Row][0] = run_tile_avx512_bf16<Row + 1, 1>,
     kernel.run[Row][1] = run_tile_avx512_bf16<Row + 1, 2>),
    ...);
@@ -147,7 +147,7 @@ GemmKernel make_avx512_bf16(std::integer_sequence<int, Row...>) {
 
 template <int... Row>
 GemmKernel make_avx2(std::integer_sequence<int, Row...>) {
-  GemmKernel kernel{"avx2", sizeof...(Row), 2, 8, GemmKernel::Cell::kFloat, {}};
+  GemmKernel kernel{"avx2", sizeof...(Row), 2, 8, GemmKernel::Cell::kFloat, gemm_pack, {}};
   ((kernel.run[Row][0] = run_tile_avx2<Row + 1, 1>, kernel.run[Row][1] = run_tile_avx2<Row + 1, 2>),
    ...);
   return kernel;

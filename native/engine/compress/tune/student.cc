@@ -1,4 +1,4 @@
-// One window at a time: its activations, tape and mirror stay in the caches of small models.
+// A pass: some windows side by side through the blocks, then each through the head.
 #include "compress/tune/student.h"
 
 #include <algorithm>
@@ -13,6 +13,22 @@
 #include "linalg/gemm.h"
 
 namespace subbit {
+namespace {
+
+/// What a tape may grow to unless a single window needs more.
+constexpr int64_t kTapeBytes = int64_t{512} << 20;
+/// With 256 rows a step took half as long again, with 1024 and 2048 as long.
+constexpr int64_t kMostRows = 512;
+
+int64_t rows_of_a_pass(const Model& model, int64_t longest_window) {
+  const ActivationWidths widths = model.activation_widths();
+  // What the operations of a block save (tape_backend.h), about.
+  const int64_t floats = 4 * widths.hidden + 2 * widths.wide + 2 * widths.mixed;
+  const int64_t bytes = 4 * floats * model.config().num_hidden_layers;
+  return std::max(longest_window, std::min(kMostRows, kTapeBytes / bytes));
+}
+
+}  // namespace
 
 void HeadMap::choose(std::span<const int32_t> tokens) {
   const int64_t cols = weight_.shape().cols;
@@ -40,16 +56,13 @@ Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& 
       pool_(pool),
       fitted_(std::move(fitted)),
       compute_(make_cpu_backend(pool)),
-      longest_(request.longest_window) {
-  const ModelConfig& config = model_.config();
-  model_.prepare(longest_);
+      pass_rows_(rows_of_a_pass(model_, request.longest_window)) {
+  model_.prepare(pass_rows_);
   quantize_ends(*request.manifest);
-  const MemoryOptions rows{longest_, longest_, longest_, KvType::kF32};
   ActivationWidths widths = model_.activation_widths();
-  widths.vocab = most_columns(longest_, widths.vocab);
-  activations_ = carve_activations(widths, rows, storage_);
-  keys_ = Buffer<float>(longest_ * config.num_key_value_heads * config.head_dim);
-  values_ = Buffer<float>(keys_.size());
+  widths.vocab = most_columns(request.longest_window, widths.vocab);
+  activations_ = carve_activations(
+      widths, {pass_rows_, pass_rows_, request.longest_window, KvType::kF32}, storage_);
   tape_ = std::make_unique<TapeBackend>(*compute_, storage_.span(), pool);
   head_ =
       std::make_unique<HeadMap>(*model_.find_linear(request.manifest->head)->parts[0].weight, pool);
@@ -92,28 +105,54 @@ void Student::put_norms() {
   }
 }
 
-double Student::run(std::span<const int32_t> window, const TeacherTargets& targets,
-                    const HeadColumns& columns, Pass pass, float scale) {
-  const auto tokens = static_cast<int64_t>(window.size());
-  const auto width = static_cast<int64_t>(columns.tokens.size());
-  CHECK(tokens <= longest_ && tokens == targets.rows);
-  head_->choose(columns.tokens);
+size_t Student::lessons_in_a_pass(std::span<const Lesson> lessons) const {
+  int64_t rows = 0;
+  size_t count = 0;
+  for (const Lesson& lesson : lessons) {
+    rows += std::ssize(lesson.window);
+    if (rows > pass_rows_) break;
+    ++count;
+  }
+  return count;
+}
+
+double Student::run(std::span<const Lesson> lessons, Pass pass, float scale) {
+  CHECK(!lessons.empty() && lessons_in_a_pass(lessons) == lessons.size());
+  std::vector<int32_t> tokens;
+  std::vector<int64_t> lengths;
+  for (const Lesson& lesson : lessons) {
+    tokens.insert(tokens.end(), lesson.window.begin(), lesson.window.end());
+    lengths.push_back(std::ssize(lesson.window));
+  }
+  tape_->set_sequences(lengths);
+  model_.embed(*tape_, tokens, activations_);
+  for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer)
+    model_.block(*tape_, layer, {0, std::ssize(tokens)}, {}, activations_);
+  double loss = 0.0;
+  int64_t first_row = 0;
+  for (const Lesson& lesson : lessons) {
+    loss += run_head(lesson, first_row, pass, scale);
+    first_row += std::ssize(lesson.window);
+  }
+  pass == Pass::kForward ? tape_->clear() : tape_->play_backwards();
+  return loss;
+}
+
+/// Each window has columns of its own, so each has its turn at the head, backwards at once.
+double Student::run_head(const Lesson& lesson, int64_t first_row, Pass pass, float scale) {
+  const int64_t rows = std::ssize(lesson.window);
+  const auto width = static_cast<int64_t>(lesson.columns.tokens.size());
+  head_->choose(lesson.columns.tokens);
   activations_.logits.cols = width;
   activations_.logits.stride = width;
-  model_.embed(*tape_, window, activations_);
-  const KvLayer kv{KvType::kF32, keys_.data(), values_.data(), longest_};
-  for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer)
-    model_.block(*tape_, layer, {0, tokens}, kv, activations_);
-  model_.head(*tape_, 0, tokens, activations_);
+  const TapeBackend::Mark before = tape_->mark();
+  model_.head(*tape_, first_row, rows, activations_);
   tape_->finish();
-  const Tensor logits = activations_.logits.rows_from(0, tokens);
-  if (pass == Pass::kForward) {
-    tape_->clear();
-    return distillation_loss(targets, columns, logits.matrix(), nullptr, pool_);
-  }
-  const LossGradient gradient{tape_->gradient(logits), scale};
-  const double loss = distillation_loss(targets, columns, logits.matrix(), &gradient, pool_);
-  tape_->play_backwards();
+  const Tensor logits = activations_.logits.rows_from(0, rows);
+  LossGradient gradient{tape_->gradient(logits), scale};
+  const double loss = distillation_loss(*lesson.targets, lesson.columns, logits.matrix(),
+                                        pass == Pass::kForward ? nullptr : &gradient, pool_);
+  pass == Pass::kForward ? tape_->forget_to(before) : tape_->play_backwards_to(before);
   return loss;
 }
 

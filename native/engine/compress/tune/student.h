@@ -54,7 +54,14 @@ struct StudentRequest {
   float latent_start = 0.0f;
 };
 
-/// Memory: 18 bytes a sign; one window's tape (tape_backend.h) and its mirror; a window of logits
+/// One window and what the teacher says to it.
+struct Lesson {
+  std::span<const int32_t> window;
+  const TeacherTargets* targets = nullptr;
+  HeadColumns columns;
+};
+
+/// Memory: 18 bytes a sign; one pass's tape (tape_backend.h) and its mirror; a window of logits
 /// over its columns, three times.
 class Student {
  public:
@@ -62,10 +69,12 @@ class Student {
   Student(const StudentRequest& request, FittedModel fitted, ThreadPool& pool);
 
   enum class Pass { kForward, kForwardAndBackward };
-  /// Sum over the window's rows of the divergence from the teacher. Backward, its gradient times
-  /// `scale` is gathered for the next step.
-  double run(std::span<const int32_t> window, const TeacherTargets& targets,
-             const HeadColumns& columns, Pass pass, float scale);
+  /// How many of the first lessons go through the model side by side: products over many rows are
+  /// faster, and a tape must not outgrow the model.
+  size_t lessons_in_a_pass(std::span<const Lesson> lessons) const;
+  /// Sum over the rows of one pass's windows of the divergence from the teacher. Backward, its
+  /// gradient times `scale` is gathered for the next step.
+  double run(std::span<const Lesson> lessons, Pass pass, float scale);
 
   /// The gathered gradients' norm; call once before step().
   double finish_gradients();
@@ -85,6 +94,7 @@ class Student {
   };
   void quantize_ends(const Manifest& manifest);
   void put_norms();
+  double run_head(const Lesson& lesson, int64_t first_row, Pass pass, float scale);
 
   Model& model_;
   ThreadPool& pool_;
@@ -95,9 +105,7 @@ class Student {
   std::unique_ptr<Backend> compute_;
   Buffer<float> storage_;
   Activations activations_;
-  Buffer<float> keys_;
-  Buffer<float> values_;
-  int64_t longest_;
+  int64_t pass_rows_;
   std::unique_ptr<HeadMap> head_;
   std::unique_ptr<TapeBackend> tape_;
 };

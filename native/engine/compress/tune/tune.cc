@@ -42,6 +42,7 @@ class Tuning {
   void split_windows();
   void add_teacher_text();
   TrainingWindow& next_window();
+  double run_passes(std::span<const Lesson> lessons, Student::Pass pass, float scale);
   double train_step(int64_t step);
   void update(int64_t step);
   double held_out_loss();
@@ -130,6 +131,17 @@ TrainingWindow& Tuning::next_window() {
   return window;
 }
 
+double Tuning::run_passes(std::span<const Lesson> lessons, Student::Pass pass, float scale) {
+  double loss = 0.0;
+  while (!lessons.empty()) {
+    check_abort();
+    const size_t count = student_.lessons_in_a_pass(lessons);
+    loss += student_.run(lessons.first(count), pass, scale);
+    lessons = lessons.subspan(count);
+  }
+  return loss;
+}
+
 double Tuning::train_step(int64_t step) {
   std::vector<TrainingWindow*> batch;
   int64_t tokens = 0;
@@ -137,13 +149,13 @@ double Tuning::train_step(int64_t step) {
     batch.push_back(&next_window());
     tokens += batch.back()->targets.rows;
   }
-  double loss = 0.0;
+  std::vector<Lesson> lessons;
   for (const TrainingWindow* window : batch) {
-    check_abort();
-    const HeadColumns columns = choose_columns(window->targets, vocab_, rng_);
-    loss += student_.run(window->tokens, window->targets, columns,
-                         Student::Pass::kForwardAndBackward, 1.0f / static_cast<float>(tokens));
+    lessons.push_back(
+        {window->tokens, &window->targets, choose_columns(window->targets, vocab_, rng_)});
   }
+  const double loss =
+      run_passes(lessons, Student::Pass::kForwardAndBackward, 1.0f / static_cast<float>(tokens));
   update(step);
   return loss / static_cast<double>(tokens);
 }
@@ -173,17 +185,17 @@ void Tuning::update(int64_t step) {
 }
 
 double Tuning::held_out_loss() {
-  double loss = 0.0;
+  std::vector<Lesson> lessons;
   int64_t tokens = 0;
   Rng fixed(request_.seed);  // the same columns every time
   for (TrainingWindow& window : held_out_) {
     check_abort();
     if (window.targets.rows == 0) window.targets = teacher_.targets(window.tokens);
-    const HeadColumns columns = choose_columns(window.targets, vocab_, fixed);
-    loss += student_.run(window.tokens, window.targets, columns, Student::Pass::kForward, 0.0f);
+    lessons.push_back(
+        {window.tokens, &window.targets, choose_columns(window.targets, vocab_, fixed)});
     tokens += window.targets.rows;
   }
-  return loss / static_cast<double>(tokens);
+  return run_passes(lessons, Student::Pass::kForward, 0.0f) / static_cast<double>(tokens);
 }
 
 void Tuning::keep_if_best(int64_t step) {

@@ -1,0 +1,136 @@
+// Packing with AVX-512: sixteen lines at a time, and masks instead of rests. Where an operand must
+// be widened it goes the portable way.
+#if defined(__x86_64__) && !defined(__APPLE__)
+
+#include <algorithm>
+#include <cstddef>
+#include <immintrin.h>
+
+#include "linalg/gemm_kernel.h"
+#include "linalg/widen.h"
+
+#define SUBBIT_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
+
+namespace subbit {
+namespace {
+
+constexpr int64_t kLines = 16;
+
+/// The lowest `count` bits, count <= 32; none below zero.
+uint32_t low_bits(int64_t count) {
+  return static_cast<uint32_t>((uint64_t{1} << std::clamp<int64_t>(count, 0, 32)) - 1);
+}
+
+const std::byte* stored_at(const GemmBlock& block, int64_t row, int64_t column) {
+  return static_cast<const std::byte*>(block.operand->data) +
+         (row * block.operand->stride + column) * element_bytes(block.operand->type);
+}
+
+/// Rows of sixteen cells become columns: pairs of rows, then quads, then quarters of registers.
+SUBBIT_AVX512 inline __attribute__((always_inline)) void transpose(__m512i (&cells)[16]) {
+  __m512i quads[16];  // quads[g + c]: columns c, 4 + c, 8 + c, 12 + c of rows g .. g + 3
+  SUBBIT_UNROLL
+  for (int g = 0; g < 16; g += 4) {
+    const __m512i low01 = _mm512_unpacklo_epi32(cells[g], cells[g + 1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(cells[g + 2], cells[g + 3]);
+    const __m512i high01 = _mm512_unpackhi_epi32(cells[g], cells[g + 1]);
+    const __m512i high23 = _mm512_unpackhi_epi32(cells[g + 2], cells[g + 3]);
+    quads[g] = _mm512_unpacklo_epi64(low01, low23);
+    quads[g + 1] = _mm512_unpackhi_epi64(low01, low23);
+    quads[g + 2] = _mm512_unpacklo_epi64(high01, high23);
+    quads[g + 3] = _mm512_unpackhi_epi64(high01, high23);
+  }
+  constexpr int kEven = 0x88;
+  constexpr int kOdd = 0xDD;
+  SUBBIT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    const __m512i even01 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], kEven);
+    const __m512i even23 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], kEven);
+    const __m512i odd01 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], kOdd);
+    const __m512i odd23 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], kOdd);
+    cells[c] = _mm512_shuffle_i32x4(even01, even23, kEven);
+    cells[4 + c] = _mm512_shuffle_i32x4(odd01, odd23, kEven);
+    cells[8 + c] = _mm512_shuffle_i32x4(even01, even23, kOdd);
+    cells[12 + c] = _mm512_shuffle_i32x4(odd01, odd23, kOdd);
+  }
+}
+
+/// Lines are stored rows, `halfwords` of 16 bits each.
+SUBBIT_AVX512 void pack_rows(const GemmBlock& block, int64_t halfwords, int64_t pitch,
+                             float* panel) {
+  const int64_t cells = (halfwords + 1) / 2;
+  for (int64_t first = 0; first < pitch; first += kLines) {
+    const auto lanes = static_cast<__mmask16>(low_bits(std::min(kLines, pitch - first)));
+    const int64_t lines = std::min(kLines, block.lines - first);
+    for (int64_t k = 0; k < cells; k += 16) {
+      const __mmask32 there = low_bits(halfwords - 2 * k);
+      __m512i square[16];
+      SUBBIT_UNROLL
+      for (int64_t i = 0; i < kLines; ++i) {
+        square[i] = _mm512_setzero_si512();
+        if (i < lines) {
+          const std::byte* line = stored_at(block, block.first_line + first + i, block.first_depth);
+          square[i] = _mm512_maskz_loadu_epi16(there, line + 4 * k);
+        }
+      }
+      transpose(square);
+      const int64_t columns = std::min<int64_t>(16, cells - k);
+      SUBBIT_UNROLL
+      for (int64_t c = 0; c < 16; ++c)
+        if (c < columns)
+          _mm512_mask_storeu_epi32(panel + (k + c) * pitch + first, lanes, square[c]);
+    }
+  }
+}
+
+SUBBIT_AVX512 void pack_columns_of_floats(const GemmBlock& block, int64_t pitch, float* panel) {
+  for (int64_t first = 0; first < pitch; first += kLines) {
+    const auto lanes = static_cast<__mmask16>(low_bits(std::min(kLines, pitch - first)));
+    const auto there = static_cast<__mmask16>(low_bits(std::min(kLines, block.lines - first)));
+    for (int64_t k = 0; k < block.depth; ++k) {
+      const void* row = stored_at(block, block.first_depth + k, block.first_line + first);
+      _mm512_mask_storeu_ps(panel + k * pitch + first, lanes, _mm512_maskz_loadu_ps(there, row));
+    }
+  }
+}
+
+SUBBIT_AVX512 void pack_columns_of_pairs(const GemmBlock& block, int64_t pitch, float* panel) {
+  for (int64_t first = 0; first < pitch; first += kLines) {
+    const auto lanes = static_cast<__mmask16>(low_bits(std::min(kLines, pitch - first)));
+    const auto there = static_cast<__mmask16>(low_bits(std::min(kLines, block.lines - first)));
+    for (int64_t k = 0; k < block.depth; k += 2) {
+      const auto row = [&](int64_t depth) {
+        return stored_at(block, block.first_depth + depth, block.first_line + first);
+      };
+      const __mmask16 both = k + 1 < block.depth ? there : 0;
+      const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, row(k)));
+      const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(both, row(k + 1)));
+      _mm512_mask_storeu_epi32(panel + k / 2 * pitch + first, lanes,
+                               _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+  }
+}
+
+}  // namespace
+
+void gemm_pack_avx512(const GemmBlock& block, int64_t pitch, float* panel) {
+  if (block.operand->type != GemmOperand::Type::kF32) {
+    gemm_pack(block, pitch, panel);
+  } else if (block.lines_are == GemmBlock::LinesAre::kStoredRows) {
+    pack_rows(block, 2 * block.depth, pitch, panel);
+  } else {
+    pack_columns_of_floats(block, pitch, panel);
+  }
+}
+
+void gemm_pack_avx512_bf16(const GemmBlock& block, int64_t pitch, float* panel) {
+  if (block.lines_are == GemmBlock::LinesAre::kStoredRows) {
+    pack_rows(block, block.depth, pitch, panel);
+  } else {
+    pack_columns_of_pairs(block, pitch, panel);
+  }
+}
+
+}  // namespace subbit
+
+#endif  // __x86_64__ && !__APPLE__
