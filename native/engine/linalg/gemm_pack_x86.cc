@@ -4,6 +4,11 @@
 
 #include <algorithm>
 #include <cstddef>
+// GCC 12 takes the lanes its own intrinsics leave undefined for a mistake (bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <immintrin.h>
 
 #include "linalg/gemm_kernel.h"

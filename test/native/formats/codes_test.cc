@@ -52,6 +52,35 @@ TEST(a_value_that_is_no_number_is_an_error_not_a_zero) {
   }
 }
 
+TEST(rounded_values_are_what_their_codes_stand_for) {
+  ThreadPool pool(2);
+  for (const int64_t cols : {1, 31, 32, 33, 100}) {
+    for (const float size : {1e-31f, 1e-20f, 1.0f, 3e7f, 3e38f}) {
+      constexpr int64_t kRows = 9;
+      Rng rng(static_cast<uint64_t>(cols));
+      std::vector<float> values(kRows * cols);
+      for (float& v : values) v = size * static_cast<float>(2.0 * rng.uniform() - 1.0);
+      std::vector<BFloat16> rounded(values.size());
+      const ConstMatrix in(values.data(), kRows, cols);
+      round_to_codes(in, {rounded.data(), kRows, cols}, pool);
+      QuantizedRows rows;
+      quantize_rows(in, rows, pool);
+      for (int64_t t = 0; t < kRows; ++t) {
+        for (int64_t j = 0; j < cols; ++j) {
+          const int exponent = rows.exponents[t * rows.chunks + j / kChunk];
+          const int code = rows.codes[t * rows.chunks * kChunk + j];
+          EXPECT_EQ(to_float(rounded[static_cast<size_t>(t * cols + j)]),
+                    code == 0 ? 0.0f : std::ldexp(static_cast<float>(code), exponent));
+        }
+      }
+    }
+  }
+  std::vector<float> bad = {1.0f, std::numeric_limits<float>::infinity()};
+  std::vector<BFloat16> out(2);
+  EXPECT_ERROR(ErrorCode::kNonFinite, "finite",
+               round_to_codes(ConstMatrix(bad.data(), 1, 2), {out.data(), 1, 2}, pool));
+}
+
 TEST(columns_past_the_end_of_a_chunk_are_zero) {
   const std::vector<float> values(33, 3.0f);
   const QuantizedRows rows = quantize(values);

@@ -55,6 +55,11 @@ TEST(exponential_knows_its_ends) {
   EXPECT(std::isnan(exponential_of(-std::numeric_limits<float>::quiet_NaN())));
 }
 
+TEST(exponential_of_one_float_is_a_lane_of_four) {
+  for (float x = -90.0f; x < 90.0f; x += 0.37f) EXPECT_EQ(exponential(x), exponential_of(x));
+  EXPECT(std::isnan(exponential(std::numeric_limits<float>::quiet_NaN())));
+}
+
 TEST(exponential_treats_its_four_lanes_alike) {
   for (float x = -90.0f; x < 90.0f; x += 0.37f) {
     const Float4 all = exponential(Float4{x, 1.0f - x, 0.5f * x, x});

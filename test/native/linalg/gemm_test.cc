@@ -2,6 +2,7 @@
 // multiply-adds per element, whatever the kernel, the tile, the threads or the number of rows.
 #include "linalg/gemm.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -228,6 +229,53 @@ TEST(gemm_row_has_the_same_bits_alone_and_among_many) {
   }
 }
 
+TEST(a_product_of_bfloat16_has_the_same_bits_on_any_threads_and_for_rows_alone) {
+  // Depths around a pair, and around a block of pairs.
+  for (const int64_t k : {1, 2, 31, 511, 512, 513, 1100}) {
+    const int64_t m = 90, n = 77;
+    const Stored a = make_operand({m, k}, {Type::kBF16, Transpose::kNo, 1}, 23);
+    const Stored b = make_operand({k, n}, {Type::kBF16, Transpose::kYes, 3}, 24);
+    std::vector<float> all(static_cast<size_t>(m * n), 0.37f);
+    ThreadPool alone(1);
+    gemm(a.operand(), b.operand(), Matrix(all.data(), m, n), Accumulate::kAdd, alone);
+    ThreadPool many(3);
+    std::vector<float> shared(all.size(), 0.37f);
+    gemm(a.operand(), b.operand(), Matrix(shared.data(), m, n), Accumulate::kAdd, many);
+    EXPECT(std::memcmp(all.data(), shared.data(), all.size() * sizeof(float)) == 0);
+    GemmOperand last = a.operand();
+    last.data = a.halves.data() + (m - 3) * a.stride;
+    last.rows = 3;
+    std::vector<float> some(static_cast<size_t>(3 * n), 0.37f);
+    gemm(last, b.operand(), Matrix(some.data(), 3, n), Accumulate::kAdd, many);
+    EXPECT(std::memcmp(some.data(), all.data() + (m - 3) * n, some.size() * sizeof(float)) == 0);
+  }
+}
+
+TEST(a_product_of_signs_and_codes_is_exact) {
+  // Integers up to 127, 600 of them: every sum is an integer below 2^24.
+  ThreadPool pool(2);
+  const int64_t m = 20, n = 50, k = 600;
+  Stored a = make_operand({m, k}, {Type::kBF16, Transpose::kNo, 0}, 25);
+  Stored b = make_operand({k, n}, {Type::kBF16, Transpose::kYes, 0}, 26);
+  for (size_t i = 0; i < a.floats.size(); ++i) {
+    a.floats[i] = std::rint(std::clamp(50.0f * a.floats[i], -127.0f, 127.0f));
+    a.halves[i] = to_bfloat16(a.floats[i]).bits;
+  }
+  for (size_t i = 0; i < b.floats.size(); ++i) {
+    b.floats[i] = std::copysign(1.0f, b.floats[i]);
+    b.halves[i] = to_bfloat16(b.floats[i]).bits;
+  }
+  std::vector<float> c(static_cast<size_t>(m * n));
+  gemm(a.operand(), b.operand(), Matrix(c.data(), m, n), Accumulate::kOverwrite, pool);
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      int64_t sum = 0;
+      for (int64_t l = 0; l < k; ++l) sum += static_cast<int64_t>(a.at(i, l) * b.at(l, j));
+      EXPECT_EQ(c[static_cast<size_t>(i * n + j)], static_cast<float>(sum));
+    }
+  }
+}
+
 TEST(gemm_over_no_columns_gives_zeros_or_leaves_c_alone) {
   ThreadPool pool(2);
   std::vector<float> c(6, 5.0f);
@@ -272,6 +320,8 @@ TEST(gemm_refuses_shapes_that_do_not_fit) {
 TEST(gemm_names_its_kernel) {
   const std::string name = gemm_kernel_name();
   EXPECT(name == "accelerate" || name == gemm_kernels().front()->name);
+  const std::string pairs = gemm_bfloat16_kernel_name();
+  EXPECT(pairs == name || pairs == gemm_bfloat16_kernel()->name);
 }
 
 }  // namespace

@@ -88,9 +88,9 @@ struct TapedModel {
     model->embed(*tape, tokens, activations);
     for (int64_t layer = 0; layer < model->config().num_hidden_layers; ++layer) {
       const KvLayer kv{KvType::kF32, keys.data(), values.data(), kTokens};
-      model->block(*tape, layer, {0, kTokens}, kv, activations);
+      model->block(*tape, layer, {0, std::ssize(tokens)}, kv, activations);
     }
-    model->head(*tape, 0, kTokens, activations);
+    model->head(*tape, 0, std::ssize(tokens), activations);
     double sum = 0;
     for (size_t i = 0; i < mixture.size(); ++i)
       sum += double{mixture[i]} * activations.logits.data[i];
@@ -202,6 +202,64 @@ TEST(the_tape_computes_what_the_cpu_computes) {
   for (size_t i = 0; i < taped.mixture.size(); ++i)
     plain += double{taped.mixture[i]} * taped.activations.logits.data[i];
   EXPECT_NEAR(recorded, plain, 1e-3);
+}
+
+TEST(sequences_side_by_side_are_what_each_is_alone) {
+  // 9 tokens as one sequence of 4 and one of 5, against runs of their own.
+  TapedModel taped("tiny-llama");
+  const std::string& name = taped.manifest.blocks[0].linears[0].name;
+  DenseMap map(*taped.model->find_linear(name), taped.pool);
+  std::fill_n(map.gradients.data(), map.gradients.size(), 0.0f);
+  taped.tape->set_map(name, map);
+  const int64_t vocab = taped.model->config().vocab_size;
+  const std::vector<int32_t> tokens = taped.tokens;
+  const std::vector<float> mixture = taped.mixture;
+  const auto run = [&](int64_t first, int64_t rows) {
+    taped.tokens.assign(tokens.begin() + first, tokens.begin() + first + rows);
+    taped.mixture.assign(mixture.begin() + first * vocab, mixture.begin() + (first + rows) * vocab);
+    taped.backward();
+    const float* logits = taped.activations.logits.data;
+    return std::vector<float>(logits, logits + rows * vocab);
+  };
+  const std::vector<float> first = run(0, 4);
+  const std::vector<float> second = run(4, 5);
+  const std::vector<float> gradient(map.gradients.data(),
+                                    map.gradients.data() + map.gradients.size());
+  std::fill_n(map.gradients.data(), map.gradients.size(), 0.0f);
+  taped.tape->set_sequences({4, 5});
+  const std::vector<float> both = run(0, 9);
+  EXPECT(std::equal(first.begin(), first.end(), both.begin()));
+  EXPECT(std::equal(second.begin(), second.end(), both.begin() + std::ssize(first)));
+  // Nine products per element of magnitude below 100, added in one chain or in two.
+  for (size_t i = 0; i < gradient.size(); ++i)
+    EXPECT_NEAR(map.gradients[static_cast<int64_t>(i)], gradient[i], 9 * 100 * 0x1p-24);
+}
+
+TEST(what_was_recorded_since_a_mark_can_be_undone_or_forgotten_by_itself) {
+  TapedModel taped("tiny-llama");
+  const Matrix grad = taped.tape->gradient(taped.activations.h);
+  const auto record_head = [&] {
+    taped.model->head(*taped.tape, 0, TapedModel::kTokens, taped.activations);
+  };
+  const auto set_gradient = [&] {
+    const Matrix of_logits = taped.tape->gradient(taped.activations.logits);
+    std::copy(taped.mixture.begin(), taped.mixture.end(), of_logits.data);
+  };
+  taped.model->embed(*taped.tape, taped.tokens, taped.activations);
+  const TapeBackend::Mark mark = taped.tape->mark();
+  record_head();
+  set_gradient();
+  taped.tape->play_backwards_to(mark);
+  const std::vector<float> once(grad.data, grad.data + grad.rows * grad.cols);
+  EXPECT(once != std::vector<float>(once.size(), 0.0f));
+  record_head();
+  taped.tape->forget_to(mark);
+  record_head();
+  set_gradient();
+  taped.tape->play_backwards_to(mark);
+  for (size_t i = 0; i < once.size(); ++i) EXPECT_EQ(grad.data[i], 2.0f * once[i]);
+  taped.tape->play_backwards();  // the embedding
+  for (size_t i = 0; i < once.size(); ++i) EXPECT_EQ(grad.data[i], 0.0f);
 }
 
 TEST(gradients_are_the_same_bits_on_any_number_of_threads_and_in_every_pass) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "base/rng.h"
@@ -81,6 +82,7 @@ TEST(the_gradient_of_rope_turns_back_what_rope_turned) {
   for (const int64_t half : {1, 3, 4}) {
     constexpr int64_t kHeads = 2;
     constexpr int64_t kTokens = 5;
+    const std::vector<int64_t> lengths = {3, 2};
     const int64_t cols = kHeads * 2 * half;
     RopeTable table{{}, {}, half, kTokens};
     for (int64_t i = 0; i < kTokens * half; ++i) {
@@ -97,8 +99,9 @@ TEST(the_gradient_of_rope_turns_back_what_rope_turned) {
           const bool low = in_head < half;
           const int64_t i = low ? in_head : in_head - half;
           const double other = x[t * cols + (low ? c + half : c - half)];
-          const double cosine = table.cosine[t * half + i];
-          const double sine = table.sine[t * half + i];
+          const int64_t position = t < 3 ? t : t - 3;
+          const double cosine = table.cosine[position * half + i];
+          const double sine = table.sine[position * half + i];
           sum += grad_out[t * cols + c] * (x[t * cols + c] * cosine + (low ? -sine : sine) * other);
         }
       }
@@ -106,7 +109,6 @@ TEST(the_gradient_of_rope_turns_back_what_rope_turned) {
     };
     Values grad = grad_out;
     ThreadPool pool(1);
-    const std::vector<int64_t> lengths = {kTokens};
     rope_backward(table, kHeads, lengths, view(grad, cols), pool);
     expect_gradient(x, grad, loss);
   }
@@ -135,58 +137,91 @@ TEST(the_gradient_of_swiglu_reaches_gate_and_up) {
 
 struct AttentionCase {
   AttentionShape shape;
-  int64_t tokens = 0;
+  std::vector<int64_t> lengths;
 };
 
-double attention_loss(const AttentionCase& c, const Values& q, const Values& k, const Values& v,
-                      const Values& grad_out) {
+/// Causal attention written out, sequence after sequence: out[t][head][d] to `visit`.
+template <typename Visit>
+void attend(const AttentionCase& c, const Values& q, const Values& k, const Values& v,
+            Visit&& visit) {
   const auto [heads, kv_heads, width] = c.shape;
-  double loss = 0;
-  for (int64_t head = 0; head < heads; ++head) {
-    const int64_t shared = head / (heads / kv_heads);
-    for (int64_t t = 0; t < c.tokens; ++t) {
-      std::vector<double> powers;
-      double sum = 0;
-      for (int64_t p = 0; p <= t; ++p) {
-        double score = 0;
-        for (int64_t d = 0; d < width; ++d) {
-          score +=
-              double{q[(t * heads + head) * width + d]} * k[(p * kv_heads + shared) * width + d];
+  int64_t first = 0;
+  for (const int64_t tokens : c.lengths) {
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t shared = head / (heads / kv_heads);
+      for (int64_t t = first; t < first + tokens; ++t) {
+        std::vector<double> powers;
+        double sum = 0;
+        for (int64_t p = first; p <= t; ++p) {
+          double score = 0;
+          for (int64_t d = 0; d < width; ++d) {
+            score +=
+                double{q[(t * heads + head) * width + d]} * k[(p * kv_heads + shared) * width + d];
+          }
+          powers.push_back(std::exp(score / std::sqrt(static_cast<double>(width))));
+          sum += powers.back();
         }
-        powers.push_back(std::exp(score / std::sqrt(static_cast<double>(width))));
-        sum += powers.back();
-      }
-      for (int64_t p = 0; p <= t; ++p) {
         for (int64_t d = 0; d < width; ++d) {
-          loss += powers[p] / sum * v[(p * kv_heads + shared) * width + d] *
-                  grad_out[(t * heads + head) * width + d];
+          double out = 0;
+          for (int64_t p = first; p <= t; ++p)
+            out += powers[p - first] / sum * v[(p * kv_heads + shared) * width + d];
+          visit((t * heads + head) * width + d, out);
         }
       }
     }
+    first += tokens;
   }
-  return loss;
+}
+
+/// Blocks of queries are 64 long.
+const std::vector<AttentionCase> kAttentionCases = {
+    {{1, 1, 1}, {1}},  {{2, 2, 3}, {5}},       {{4, 2, 5}, {6}},
+    {{3, 1, 4}, {17}}, {{2, 1, 3}, {4, 1, 3}}, {{1, 1, 2}, {66, 2}},
+};
+
+TEST(attention_of_whole_sequences_is_what_it_is_token_by_token) {
+  for (const AttentionCase& c : kAttentionCases) {
+    const int64_t tokens = std::reduce(c.lengths.begin(), c.lengths.end());
+    const int64_t q_cols = c.shape.heads * c.shape.head_dim;
+    const int64_t kv_cols = c.shape.kv_heads * c.shape.head_dim;
+    Values q = random_values(tokens * q_cols, 10);
+    Values k = random_values(tokens * kv_cols, 11);
+    Values v = random_values(tokens * kv_cols, 12);
+    Values out(q.size());
+    Buffer<float> scratch;
+    ThreadPool pool(2);
+    attention_forward({c.shape, c.lengths, view(q, q_cols), view(k, kv_cols), view(v, kv_cols)},
+                      view(out, q_cols), scratch, pool);
+    // Values below 5, weights that add up to one, each off by the rounding of a score below 30.
+    attend(c, q, k, v, [&](int64_t at, double expected) {
+      EXPECT_NEAR(out[static_cast<size_t>(at)], expected, 5 * 30 * 0x1p-22);
+    });
+  }
 }
 
 TEST(the_gradient_of_attention_is_summed_over_the_query_heads_of_a_kv_head) {
-  for (const AttentionCase& c : {AttentionCase{{1, 1, 1}, 1}, AttentionCase{{2, 2, 3}, 5},
-                                 AttentionCase{{4, 2, 5}, 6}, AttentionCase{{3, 1, 4}, 17}}) {
+  for (const AttentionCase& c : kAttentionCases) {
+    const int64_t tokens = std::reduce(c.lengths.begin(), c.lengths.end());
     const int64_t q_cols = c.shape.heads * c.shape.head_dim;
     const int64_t kv_cols = c.shape.kv_heads * c.shape.head_dim;
-    Values q = random_values(c.tokens * q_cols, 10);
-    Values k = random_values(c.tokens * kv_cols, 11);
-    Values v = random_values(c.tokens * kv_cols, 12);
-    Values grad_out = random_values(c.tokens * q_cols, 13);
+    Values q = random_values(tokens * q_cols, 10);
+    Values k = random_values(tokens * kv_cols, 11);
+    Values v = random_values(tokens * kv_cols, 12);
+    Values grad_out = random_values(tokens * q_cols, 13);
     Values grad_q(q.size(), 0.0f);
     Values grad_k(k.size(), 0.0f);
     Values grad_v(v.size(), 0.0f);
     Buffer<float> scratch;
     ThreadPool pool(2);
-    const std::vector<int64_t> lengths = {c.tokens};
-    attention_backward({c.shape, lengths, view(q, q_cols), view(k, kv_cols), view(v, kv_cols)},
+    attention_backward({c.shape, c.lengths, view(q, q_cols), view(k, kv_cols), view(v, kv_cols)},
                        view(grad_out, q_cols),
                        {view(grad_q, q_cols), view(grad_k, kv_cols), view(grad_v, kv_cols)},
                        scratch, pool);
-    const auto loss = [&] { return attention_loss(c, q, k, v, grad_out); };
+    const auto loss = [&] {
+      double sum = 0;
+      attend(c, q, k, v, [&](int64_t at, double out) { sum += grad_out[at] * out; });
+      return sum;
+    };
     expect_gradient(q, grad_q, loss);
     expect_gradient(k, grad_k, loss);
     expect_gradient(v, grad_v, loss);
