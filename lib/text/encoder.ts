@@ -59,7 +59,7 @@ export class Encoder {
   /** @throws ModelError CORRUPT_FILE for a tokenizer that the library cannot make sense of. */
   constructor(json: Json, config: Json, file: string) {
     try {
-      this.#tokenizer = new Tokenizer(json, config);
+      this.#tokenizer = new Tokenizer(withUnicodeDigits(json), config);
     } catch (cause) {
       const actual = cause instanceof Error ? cause.message : String(cause);
       throw new ModelError("CORRUPT_FILE", `${file} is not a usable tokenizer: ${actual}`, {
@@ -147,6 +147,24 @@ function alternation(words: readonly string[]): RegExp | undefined {
   if (sorted.length === 0) return undefined;
   const escaped = sorted.map((word) => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
   return new RegExp(`(${escaped.join("|")})`);
+}
+
+/**
+ * The library's Digits splits at ASCII digits alone; the tokenizers it stands for split at all
+ * numeric characters, such as \u00BD. A Split by a pattern says so.
+ */
+function withUnicodeDigits(json: Json): Json {
+  const replaced = (step: unknown): unknown => {
+    if (typeof step !== "object" || step === null) return step;
+    const { type, pretokenizers, individual_digits: isSingle } = step as Json;
+    if (Array.isArray(pretokenizers)) {
+      return { ...step, pretokenizers: pretokenizers.map(replaced) };
+    }
+    if (type !== "Digits") return step;
+    const pattern = { Regex: isSingle ? "\\p{N}" : "\\p{N}+" };
+    return { type: "Split", pattern, behavior: "Isolated", invert: false };
+  };
+  return { ...json, pre_tokenizer: replaced(json["pre_tokenizer"]) };
 }
 
 function addsBos(tokenizer: Library, json: Json, config: Json): boolean {

@@ -174,7 +174,9 @@ def tokenizer_of(source):
         "chat_template": source.get("tokenizer.chat_template"),
         "clean_up_tokenization_spaces": False,
         "model_max_length": source.need("llama.context_length"),
-        "tokenizer_class": "GPT2Tokenizer",
+        # Of the classes the one that takes tokenizer.json at its word: transformers 5 builds a
+        # GPT2Tokenizer anew, without the digits.
+        "tokenizer_class": "PreTrainedTokenizerFast",
     }
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         index = source.get(f"tokenizer.ggml.{key}_token_id")

@@ -103,6 +103,34 @@ describe("other kinds of tokenizers", () => {
     expect(pieceIds(json, text)).toEqual(wholeIds(json, text));
   });
 
+  test("Digits parts all numeric characters, not ASCII's alone", () => {
+    // Each byte-level character is a token here; "\u0120a" joins a space and what follows it.
+    const vocab = Object.fromEntries(
+      ["\u0120", "\u00c2", "\u00bd", "1", "2", "a", "\u0120\u00c2", "12", "\u01201"].map(
+        (piece, id) => [piece, id],
+      ),
+    );
+    const json = (individual: boolean) => ({
+      ...tinyTokenizer(words),
+      added_tokens: [],
+      normalizer: null,
+      pre_tokenizer: {
+        type: "Sequence",
+        pretokenizers: [
+          { type: "Digits", individual_digits: individual },
+          { type: "ByteLevel", add_prefix_space: false, use_regex: true },
+        ],
+      },
+      model: { type: "BPE", vocab, merges: ["\u0120 \u00c2", "1 2", "\u0120 1"] },
+    });
+    const ids = (individual: boolean, text: string) => [
+      ...new Encoder(json(individual), {}, "tokenizer.json").encode(text),
+    ];
+    expect(ids(true, "a \u00bd")).toEqual([5, 0, 1, 2]);
+    expect(ids(true, "a  12")).toEqual([5, 0, 0, 3, 4]);
+    expect(ids(false, "a 12")).toEqual([5, 0, 7]);
+  });
+
   test("no cut is made where it could change the ids", () => {
     const { model } = tinyTokenizer(words);
     expect(cutterOf(model)?.(`${space}the${space}cat`)).toEqual([`${space}the`, space, "cat"]);
