@@ -15,7 +15,7 @@ const headBytes = 8 + digestBytes;
 
 // Part of every key: raise it when ids may come out differently, as with a new release of the
 // tokenizer library.
-export const encoderVersion = "subbit-ids-1 @huggingface/tokenizers-0.2";
+export const encoderVersion = "subbit-ids-2 @huggingface/tokenizers-0.2";
 
 /** The key of a text under a tokenizer (its files' contents, one after another). */
 export function cacheKey(text: string, tokenizerFiles: readonly Uint8Array[]): string {
