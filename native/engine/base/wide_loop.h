@@ -10,8 +10,20 @@
 
 namespace subbit {
 
-/// pool.parallel_for(), with AVX2 where there is one. `task` and what it calls must be inline: what
-/// is not keeps the baseline's instructions.
+/// task(), with AVX2 where there is one. `task` and what it calls must be inline: what is not keeps
+/// the baseline's instructions.
+template <typename Task>
+void run_wide(const Task& task) {
+#if defined(__x86_64__)
+  if (has_avx2()) {
+    const auto wide = [&task]() __attribute__((target("avx2"), flatten)) { task(); };
+    return wide();
+  }
+#endif
+  task();
+}
+
+/// pool.parallel_for(), each piece as in run_wide().
 template <typename Task>
 void wide_parallel_for(ThreadPool& pool, int64_t count, int64_t grain, const Task& task) {
 #if defined(__x86_64__)

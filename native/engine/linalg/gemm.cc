@@ -1,12 +1,12 @@
-// The loops around the micro-kernel (Goto and van de Geijn 2008): C is cut into blocks of columns
-// whose packed right operand stays in cache, blocks into tiles that stay in registers. The right
-// operand is packed by all threads for all; a left panel is packed by the thread that needs it, as
-// often as it does: cells that another core has written cost more to fetch than to pack again. No
-// element's order of operations depends on any size chosen here except kGemmDepth, which is part of
-// the contract.
+// The loops around the micro-kernel (Goto and van de Geijn 2008): C is cut into strips of columns
+// whose packed right operand stays in a core's second-level cache, strips into tiles that stay in
+// registers. Every thread packs what it multiplies, though another may have packed the same: cells
+// that another core has written cost more to fetch than to pack again. No element's order of
+// operations depends on any size chosen here except kGemmDepth, which is part of the contract.
 #include "linalg/gemm.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/check.h"
@@ -16,16 +16,10 @@
 namespace subbit {
 namespace {
 
-// Packed right operand: 256 x 512 floats, 512 KB, so that with few rows it is still in a core's
-// second-level cache when the tiles read it. Measured on Zen 4 at 16 x 4096 x 4096, one core: 45
-// GFLOP/s; with 256 columns 42, 1024 37, 2048 32. With many rows all are within 4 %.
-constexpr int64_t kBlockColumns = 512;
-// One task sweeps this many columns with one left panel: 256 KB of the right operand, which stay in
-// a core's second-level cache while the left panels go by.
-constexpr int64_t kSweepColumns = 256;
+// Packed strip: 256 x 256 floats, 256 KB of a core's second-level cache.
+constexpr int64_t kStripColumns = 256;
 // A piece of work below about 5 us is not worth handing to another thread.
 constexpr int64_t kTileWork = 1 << 18;  // multiply-adds
-constexpr int64_t kPackWork = 1 << 13;  // elements
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -38,42 +32,39 @@ struct EvenSplit {
 };
 
 /// Floats of scratch that live as long as their thread: packing afresh would page-fault each time.
-/// At most kBlockColumns columns of kGemmDepth cells: 512 KB.
+/// At most kStripColumns columns of kGemmDepth cells: 256 KB.
 float* scratch_floats(int64_t count) {
   thread_local Buffer<float> scratch;
   if (scratch.size() < count) scratch = Buffer<float>(count);
   return scratch.data();
 }
 
-/// One block of C and the packed operands that make it.
-struct Block {
+/// All of C and kGemmDepth cells of its operands.
+struct Slab {
   const GemmKernel& kernel;
   const GemmOperand& a;
   const GemmOperand& b;
-  Matrix c;  // the block [rows, columns]
-  int64_t first_column = 0;
+  Matrix c;
   int64_t first_depth = 0;
   int64_t depth = 0;  // values along k
   Accumulate accumulate = Accumulate::kOverwrite;
-  float* packed_b = nullptr;
 
   int64_t cells() const { return kernel.cells(depth); }
 
   // Equal heights, not full tiles and a rest: 16 rows on a 14-row kernel are 8 + 8.
   EvenSplit row_panels() const { return {c.rows, ceil_div(c.rows, kernel.rows)}; }
   int64_t column_panels() const { return ceil_div(c.cols, kernel.width()); }
-  float* right_panel(int64_t j) const { return packed_b + j * kernel.width() * cells(); }
   int64_t panel_columns(int64_t j) const {
     return std::min<int64_t>(kernel.width(), c.cols - j * kernel.width());
   }
   int64_t panel_vectors(int64_t j) const { return ceil_div(panel_columns(j), kernel.lanes); }
 
   void pack_left(int64_t i, float* panel) const;
-  void pack_right(int64_t j) const;
-  void multiply_tile(int64_t i, const float* left, int64_t j) const;
+  void pack_right(int64_t j, float* panel) const;
+  void multiply_tile(int64_t i, const float* left, int64_t j, const float* right) const;
 };
 
-void Block::pack_left(int64_t i, float* panel) const {
+void Slab::pack_left(int64_t i, float* panel) const {
   const EvenSplit rows = row_panels();
   const auto lines = a.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredRows
                                                    : GemmBlock::LinesAre::kStoredColumns;
@@ -81,14 +72,14 @@ void Block::pack_left(int64_t i, float* panel) const {
               gemm_pitch(rows.size(i)), panel);
 }
 
-void Block::pack_right(int64_t j) const {
+void Slab::pack_right(int64_t j, float* panel) const {
   const auto lines = b.transpose == Transpose::kNo ? GemmBlock::LinesAre::kStoredColumns
                                                    : GemmBlock::LinesAre::kStoredRows;
-  kernel.pack({&b, lines, first_column + j * kernel.width(), panel_columns(j), first_depth, depth},
-              panel_vectors(j) * kernel.lanes, right_panel(j));
+  kernel.pack({&b, lines, j * kernel.width(), panel_columns(j), first_depth, depth},
+              panel_vectors(j) * kernel.lanes, panel);
 }
 
-void Block::multiply_tile(int64_t i, const float* left, int64_t j) const {
+void Slab::multiply_tile(int64_t i, const float* left, int64_t j, const float* right) const {
   const EvenSplit split = row_panels();
   const int64_t rows = split.size(i);
   const int64_t columns = panel_columns(j);
@@ -96,14 +87,14 @@ void Block::multiply_tile(int64_t i, const float* left, int64_t j) const {
   const GemmKernel::Run run = kernel.run[rows - 1][vectors - 1];
   float* target = c.row(split.begin(i)) + j * kernel.width();
   if (columns == vectors * kernel.lanes) {
-    run({left, right_panel(j), target, c.stride, cells(), accumulate});
+    run({left, right, target, c.stride, cells(), accumulate});
     return;
   }
   // The tile hangs over the edge of C: computed aside, then copied, with the same one addition.
   constexpr int64_t kWidest = 48;
   float aside[GemmKernel::kMaxRows * kWidest];
   CHECK(kernel.width() <= kWidest);
-  run({left, right_panel(j), aside, kWidest, cells(), Accumulate::kOverwrite});
+  run({left, right, aside, kWidest, cells(), Accumulate::kOverwrite});
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t k = 0; k < columns; ++k) {
       float& element = target[r * c.stride + k];
@@ -113,35 +104,38 @@ void Block::multiply_tile(int64_t i, const float* left, int64_t j) const {
   }
 }
 
-void multiply_block(const Block& block, ThreadPool& pool) {
-  const int64_t row_panels = block.row_panels().parts;
-  const int64_t column_panels = block.column_panels();
-  const int64_t panel_elements = block.cells() * block.kernel.width();
-  pool.parallel_for(column_panels, std::max<int64_t>(1, kPackWork / panel_elements),
-                    [&](Range range) {
-                      for (int64_t j = range.begin; j < range.end; ++j) block.pack_right(j);
-                    });
-
-  // Wide sweeps reuse a left panel; with few of those, narrower sweeps keep all threads busy.
-  const int64_t wanted_tasks = int64_t{pool.threads()} * 4;
-  const int64_t sweeps =
-      std::min(column_panels,
-               std::max(ceil_div(block.c.cols, kSweepColumns),
-                        pool.threads() > 1 ? ceil_div(wanted_tasks, row_panels) : int64_t{1}));
-  const EvenSplit sweep{column_panels, sweeps};
-  const int64_t task_work =
-      ceil_div(block.c.rows * block.c.cols * block.cells(), sweeps * row_panels);
-  pool.parallel_for(sweeps * row_panels, std::max<int64_t>(1, kTileWork / task_work),
-                    [&](Range range) {
-                      alignas(64) float left[kGemmDepth * gemm_pitch(GemmKernel::kMaxRows)];
-                      for (int64_t t = range.begin; t < range.end; ++t) {
-                        const int64_t s = t / row_panels;
-                        const int64_t i = t % row_panels;
-                        block.pack_left(i, left);
-                        for (int64_t j = sweep.begin(s); j < sweep.begin(s + 1); ++j)
-                          block.multiply_tile(i, left, j);
-                      }
-                    });
+void multiply_slab(const Slab& slab, ThreadPool& pool) {
+  const int64_t row_panels = slab.row_panels().parts;
+  const int64_t column_panels = slab.column_panels();
+  // Wide strips reuse a left panel; with few of those, narrower strips keep all threads busy.
+  const int64_t wanted_tasks = pool.threads() > 1 ? int64_t{pool.threads()} * 4 : 1;
+  const EvenSplit strips{column_panels,
+                         std::min(column_panels, std::max(ceil_div(slab.c.cols, kStripColumns),
+                                                          ceil_div(wanted_tasks, row_panels)))};
+  const int64_t tasks = strips.parts * row_panels;
+  const int64_t task_work = ceil_div(slab.c.rows * slab.c.cols * slab.cells(), tasks);
+  const int64_t panel_floats = slab.kernel.width() * slab.cells();
+  const int64_t widest = ceil_div(column_panels, strips.parts);
+  // Tasks are claimed in order, so a worker meets each strip once.
+  std::vector<int64_t> packed(static_cast<size_t>(pool.threads()), -1);
+  pool.parallel_for(tasks, std::max<int64_t>(1, kTileWork / task_work), [&](Range range) {
+    alignas(64) float left[kGemmDepth * gemm_pitch(GemmKernel::kMaxRows)];
+    float* strip = scratch_floats(widest * panel_floats);
+    int64_t& holds = packed[static_cast<size_t>(range.worker)];
+    for (int64_t task = range.begin; task < range.end; ++task) {
+      const int64_t s = task / row_panels;
+      const int64_t i = task % row_panels;
+      const int64_t first = strips.begin(s);
+      if (holds != s) {
+        for (int64_t j = 0; j < strips.size(s); ++j)
+          slab.pack_right(first + j, strip + j * panel_floats);
+        holds = s;
+      }
+      slab.pack_left(i, left);
+      for (int64_t j = 0; j < strips.size(s); ++j)
+        slab.multiply_tile(i, left, first + j, strip + j * panel_floats);
+    }
+  });
 }
 
 void check_shapes(const GemmOperand& a, const GemmOperand& b, Matrix c) {
@@ -170,17 +164,9 @@ void gemm_on(const GemmKernel& kernel, const GemmOperand& a, const GemmOperand& 
     return;
   }
   const int64_t block_depth = kGemmDepth * kernel.cell_values();
-  const int64_t deepest = kernel.cells(std::min(depth, block_depth));
-  const int64_t widest = ceil_div(std::min(c.cols, kBlockColumns), kernel.width());
-  float* packed_b = scratch_floats(widest * kernel.width() * deepest);
-  for (int64_t column = 0; column < c.cols; column += kBlockColumns) {
-    const Matrix target = c.cols_from(column, std::min(kBlockColumns, c.cols - column));
-    for (int64_t k = 0; k < depth; k += block_depth) {
-      const auto mode = k == 0 ? accumulate : Accumulate::kAdd;
-      multiply_block(
-          {kernel, a, b, target, column, k, std::min(block_depth, depth - k), mode, packed_b},
-          pool);
-    }
+  for (int64_t k = 0; k < depth; k += block_depth) {
+    const auto mode = k == 0 ? accumulate : Accumulate::kAdd;
+    multiply_slab({kernel, a, b, c, k, std::min(block_depth, depth - k), mode}, pool);
   }
 }
 

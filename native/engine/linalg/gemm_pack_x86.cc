@@ -1,5 +1,4 @@
-// Packing with AVX-512: sixteen lines at a time, and masks instead of rests. Where an operand must
-// be widened it goes the portable way.
+// Packing with AVX-512: sixteen lines at a time, and masks instead of rests.
 #if defined(__x86_64__) && !defined(__APPLE__)
 
 #include <algorithm>
@@ -60,45 +59,80 @@ SUBBIT_AVX512 inline __attribute__((always_inline)) void transpose(__m512i (&cel
   }
 }
 
-/// Lines are stored rows, `halfwords` of 16 bits each.
-SUBBIT_AVX512 void pack_rows(const GemmBlock& block, int64_t halfwords, int64_t pitch,
-                             float* panel) {
-  const int64_t cells = (halfwords + 1) / 2;
+/// What a cell is made from.
+enum class From { kFloat, kHalf, kBFloat16, kBFloat16Pair };
+
+constexpr int64_t values_of_cell(From from) { return from == From::kBFloat16Pair ? 2 : 1; }
+constexpr int64_t bytes_of_cell(From from) {
+  return from == From::kFloat || from == From::kBFloat16Pair ? 4 : 2;
+}
+
+/// Sixteen cells from the first `values` of those at `stored`, zeros after them.
+template <From from>
+SUBBIT_AVX512 inline __attribute__((always_inline)) __m512i load_cells(const std::byte* stored,
+                                                                       int64_t values) {
+  const uint32_t there = low_bits(values);
+  if constexpr (from == From::kFloat)
+    return _mm512_maskz_loadu_epi32(static_cast<__mmask16>(there), stored);
+  if constexpr (from == From::kBFloat16Pair) return _mm512_maskz_loadu_epi16(there, stored);
+  const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(there), stored);
+  if constexpr (from == From::kHalf) return _mm512_castps_si512(_mm512_cvtph_ps(halves));
+  return _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+}
+
+/// The first `count` columns, those of `lanes`, `pitch` apart. Stores under a mask take several
+/// times as long on Zen 4, so where everything is stored there is none.
+SUBBIT_AVX512 inline __attribute__((always_inline)) void store_columns(
+    const __m512i (&columns)[16], int64_t count, __mmask16 lanes, int64_t pitch, float* panel) {
+  if (count == 16 && lanes == 0xFFFF) {
+    SUBBIT_UNROLL
+    for (int64_t c = 0; c < 16; ++c) _mm512_storeu_si512(panel + c * pitch, columns[c]);
+    return;
+  }
+  SUBBIT_UNROLL
+  for (int64_t c = 0; c < 16; ++c)
+    if (c < count) _mm512_mask_storeu_epi32(panel + c * pitch, lanes, columns[c]);
+}
+
+/// Lines are stored rows.
+template <From from>
+SUBBIT_AVX512 void pack_rows(const GemmBlock& block, int64_t pitch, float* panel) {
+  constexpr int64_t kValues = values_of_cell(from);
+  const int64_t cells = (block.depth + kValues - 1) / kValues;
   for (int64_t first = 0; first < pitch; first += kLines) {
     const auto lanes = static_cast<__mmask16>(low_bits(std::min(kLines, pitch - first)));
     const int64_t lines = std::min(kLines, block.lines - first);
     for (int64_t k = 0; k < cells; k += 16) {
-      const __mmask32 there = low_bits(halfwords - 2 * k);
       __m512i square[16];
       SUBBIT_UNROLL
       for (int64_t i = 0; i < kLines; ++i) {
         square[i] = _mm512_setzero_si512();
         if (i < lines) {
           const std::byte* line = stored_at(block, block.first_line + first + i, block.first_depth);
-          square[i] = _mm512_maskz_loadu_epi16(there, line + 4 * k);
+          square[i] = load_cells<from>(line + k * bytes_of_cell(from), block.depth - k * kValues);
         }
       }
       transpose(square);
-      const int64_t columns = std::min<int64_t>(16, cells - k);
-      SUBBIT_UNROLL
-      for (int64_t c = 0; c < 16; ++c)
-        if (c < columns)
-          _mm512_mask_storeu_epi32(panel + (k + c) * pitch + first, lanes, square[c]);
+      store_columns(square, std::min<int64_t>(16, cells - k), lanes, pitch,
+                    panel + k * pitch + first);
     }
   }
 }
 
-SUBBIT_AVX512 void pack_columns_of_floats(const GemmBlock& block, int64_t pitch, float* panel) {
+/// Lines are stored columns.
+template <From from>
+SUBBIT_AVX512 void pack_columns(const GemmBlock& block, int64_t pitch, float* panel) {
   for (int64_t first = 0; first < pitch; first += kLines) {
     const auto lanes = static_cast<__mmask16>(low_bits(std::min(kLines, pitch - first)));
-    const auto there = static_cast<__mmask16>(low_bits(std::min(kLines, block.lines - first)));
     for (int64_t k = 0; k < block.depth; ++k) {
-      const void* row = stored_at(block, block.first_depth + k, block.first_line + first);
-      _mm512_mask_storeu_ps(panel + k * pitch + first, lanes, _mm512_maskz_loadu_ps(there, row));
+      const std::byte* row = stored_at(block, block.first_depth + k, block.first_line + first);
+      _mm512_mask_storeu_epi32(panel + k * pitch + first, lanes,
+                               load_cells<from>(row, std::min(kLines, block.lines - first)));
     }
   }
 }
 
+/// The same, of pairs.
 SUBBIT_AVX512 void pack_columns_of_pairs(const GemmBlock& block, int64_t pitch, float* panel) {
   for (int64_t first = 0; first < pitch; first += kLines) {
     const auto lanes = static_cast<__mmask16>(low_bits(std::min(kLines, pitch - first)));
@@ -116,24 +150,32 @@ SUBBIT_AVX512 void pack_columns_of_pairs(const GemmBlock& block, int64_t pitch, 
   }
 }
 
+template <From from>
+void pack(const GemmBlock& block, int64_t pitch, float* panel) {
+  if (block.lines_are == GemmBlock::LinesAre::kStoredRows) {
+    pack_rows<from>(block, pitch, panel);
+  } else if constexpr (from == From::kBFloat16Pair) {
+    pack_columns_of_pairs(block, pitch, panel);
+  } else {
+    pack_columns<from>(block, pitch, panel);
+  }
+}
+
 }  // namespace
 
 void gemm_pack_avx512(const GemmBlock& block, int64_t pitch, float* panel) {
-  if (block.operand->type != GemmOperand::Type::kF32) {
-    gemm_pack(block, pitch, panel);
-  } else if (block.lines_are == GemmBlock::LinesAre::kStoredRows) {
-    pack_rows(block, 2 * block.depth, pitch, panel);
-  } else {
-    pack_columns_of_floats(block, pitch, panel);
+  switch (block.operand->type) {
+    case GemmOperand::Type::kF32:
+      return pack<From::kFloat>(block, pitch, panel);
+    case GemmOperand::Type::kF16:
+      return pack<From::kHalf>(block, pitch, panel);
+    case GemmOperand::Type::kBF16:
+      return pack<From::kBFloat16>(block, pitch, panel);
   }
 }
 
 void gemm_pack_avx512_bf16(const GemmBlock& block, int64_t pitch, float* panel) {
-  if (block.lines_are == GemmBlock::LinesAre::kStoredRows) {
-    pack_rows(block, block.depth, pitch, panel);
-  } else {
-    pack_columns_of_pairs(block, pitch, panel);
-  }
+  pack<From::kBFloat16Pair>(block, pitch, panel);
 }
 
 }  // namespace subbit

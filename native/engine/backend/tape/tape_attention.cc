@@ -36,9 +36,9 @@ void for_each_block(int64_t tokens, Visit&& visit) {
 }
 
 /// Row r of `scores`: softmax of scale * row over the first block.first + r + 1, zeros beyond.
-void causal_softmax(QueryBlock block, float scale, Matrix scores, ThreadPool& alone) {
-  wide_parallel_for(alone, block.rows, 1, [&](Range range) {
-    for (int64_t r = range.begin; r < range.end; ++r) {
+void causal_softmax(QueryBlock block, float scale, Matrix scores) {
+  run_wide([&] {
+    for (int64_t r = 0; r < block.rows; ++r) {
       float* row = scores.row(r);
       const int64_t count = block.first + r + 1;
       const float largest = largest_of(row, count);
@@ -51,9 +51,9 @@ void causal_softmax(QueryBlock block, float scale, Matrix scores, ThreadPool& al
 }
 
 /// grad := weights * (grad - sum(grad * weights)) * scale, row by row.
-void softmax_backward(ConstMatrix weights, float scale, Matrix grad, ThreadPool& alone) {
-  wide_parallel_for(alone, grad.rows, 1, [&](Range range) {
-    for (int64_t r = range.begin; r < range.end; ++r) {
+void softmax_backward(ConstMatrix weights, float scale, Matrix grad) {
+  run_wide([&] {
+    for (int64_t r = 0; r < grad.rows; ++r) {
       const float* p = weights.row(r);
       float* g = grad.row(r);
       const float mean = dot_of(g, p, grad.cols);
@@ -123,7 +123,7 @@ void attention_forward(const AttentionTensors& in, Matrix out, Buffer<float>& sc
             gemm(rows(in.q, head).rows_from(block.first, block.rows),
                  {k.rows_from(0, block.keys()), Transpose::kYes}, weights, Accumulate::kOverwrite,
                  alone);
-            causal_softmax(block, scale, weights, alone);
+            causal_softmax(block, scale, weights);
             gemm(weights, v.rows_from(0, block.keys()),
                  rows(out, head).rows_from(block.first, block.rows), Accumulate::kOverwrite, alone);
           });
@@ -157,10 +157,10 @@ void attention_backward(const AttentionTensors& in, ConstMatrix grad_out,
             const Matrix weights(floats, block.rows, block.keys());
             const Matrix grad(floats + block.rows * block.keys(), block.rows, block.keys());
             gemm(own(in.q), {seen(in.k), Transpose::kYes}, weights, kOverwrite, alone);
-            causal_softmax(block, scale, weights, alone);
+            causal_softmax(block, scale, weights);
             gemm({weights, Transpose::kYes}, own(grad_out), seen(to.v), kAdd, alone);
             gemm(own(grad_out), {seen(in.v), Transpose::kYes}, grad, kOverwrite, alone);
-            softmax_backward(weights, scale, grad, alone);
+            softmax_backward(weights, scale, grad);
             gemm(grad, seen(in.k), own(to.q), kAdd, alone);
             gemm({grad, Transpose::kYes}, own(in.q), seen(to.k), kAdd, alone);
           });

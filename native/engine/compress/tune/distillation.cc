@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -21,45 +23,44 @@ constexpr int64_t kTop = 32;
 /// Columns drawn to estimate what lies outside: about as many as a window names by itself.
 constexpr int64_t kDrawn = 512;
 constexpr double kLeastTail = 1e-6;
-/// What lies this far below a row's largest logit (e^-16 = 1e-7) is never among its top.
-constexpr float kReach = 16.0f;
+/// Logits are looked through in blocks of so many.
+constexpr int64_t kBlock = 32;
 
-/// sum(e^(row - largest)).
-double sum_of_powers(const float* row, int64_t count, float largest) {
-  double total = 0.0;
-  constexpr int64_t kRun = 4096;  // float sums are short, the total is double
-  for (int64_t first = 0; first < count; first += kRun) {
-    const int64_t end = std::min(count, first + kRun);
-    Float4 sums = {};
-    int64_t i = first;
-    for (; i + 4 <= end; i += 4) sums += exponential(load4(row + i) - largest);
-    total += (sums[0] + sums[2]) + (sums[1] + sums[3]);
-    for (; i < end; ++i) total += std::exp(static_cast<double>(row[i]) - largest);
+/// The `width` largest of `row`, largest first; of equals the one with the lower id. Where at least
+/// `width` blocks reach up to some height, nothing below it can be among them.
+std::vector<int32_t> top_of(const float* row, int64_t count, std::span<const float> block_maxima,
+                            int64_t width) {
+  std::vector<float> heights(block_maxima.begin(), block_maxima.end());
+  float least = -std::numeric_limits<float>::infinity();
+  if (std::ssize(heights) >= width) {
+    const auto last = heights.begin() + (width - 1);
+    std::nth_element(heights.begin(), last, heights.end(), std::greater<>());
+    least = *last;
   }
-  return total;
-}
-
-/// The likeliest ids, likeliest first; of equals the lower id.
-void keep_top(const float* row, int64_t vocab, int32_t* ids, float* probabilities, int64_t width) {
-  const float largest = largest_of(row, vocab);
   std::vector<int32_t> candidates;
-  for (int32_t first = 0; first < vocab; first += 16) {
-    const int32_t end = std::min(first + 16, static_cast<int32_t>(vocab));
-    if (largest_of(row + first, end - first) < largest - kReach) continue;
-    for (int32_t i = first; i < end; ++i)
-      if (row[i] >= largest - kReach) candidates.push_back(i);
+  for (int64_t block = 0; block < std::ssize(block_maxima); ++block) {
+    if (block_maxima[static_cast<size_t>(block)] < least) continue;
+    const int64_t end = std::min(count, (block + 1) * kBlock);
+    for (int64_t i = block * kBlock; i < end; ++i)
+      if (!(row[i] < least)) candidates.push_back(static_cast<int32_t>(i));
   }
-  for (int32_t i = 0; std::ssize(candidates) < width; ++i)
-    if (row[i] < largest - kReach) candidates.push_back(i);
   std::partial_sort(
       candidates.begin(), candidates.begin() + width, candidates.end(),
       [&](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
-  const double sum = sum_of_powers(row, vocab, largest);
-  for (int64_t k = 0; k < width; ++k) {
-    ids[k] = candidates[static_cast<size_t>(k)];
-    probabilities[k] =
-        static_cast<float>(std::exp(static_cast<double>(row[ids[k]]) - largest) / sum);
+  candidates.resize(static_cast<size_t>(width));
+  return candidates;
+}
+
+/// row := e^(row - largest); returns their sum.
+double to_powers(float* row, int64_t count, float largest) {
+  double total = 0.0;
+  constexpr int64_t kRun = 4096;  // float sums are short, the total is double
+  for (int64_t first = 0; first < count; first += kRun) {
+    const int64_t some = std::min(kRun, count - first);
+    for (int64_t i = first; i < first + some; ++i) row[i] = exponential(row[i] - largest);
+    total += sum_of(row + first, some);
   }
+  return total;
 }
 
 }  // namespace
@@ -72,18 +73,32 @@ TargetCollector::TargetCollector(int64_t rows, int64_t vocab) : vocab_(vocab) {
   targets_.probabilities.resize(count);
 }
 
-void TargetCollector::add(int64_t first, ConstMatrix logits, ThreadPool& pool) {
+void TargetCollector::add(int64_t first, Matrix logits, ThreadPool& pool) {
   CHECK(logits.cols == vocab_);
   pool.parallel_for(logits.rows, 1, [&](Range range) {
     for (int64_t t = range.begin; t < range.end; ++t) add_row(first + t, logits.row(t));
   });
 }
 
-void TargetCollector::add_row(int64_t row, const float* logits) {
+void TargetCollector::add_row(int64_t row, float* logits) {
   CHECK(row >= 0 && row < targets_.rows);
-  const int64_t at = row * targets_.width;
-  keep_top(logits, vocab_, targets_.columns.data() + at, targets_.probabilities.data() + at,
-           targets_.width);
+  std::vector<float> maxima(static_cast<size_t>((vocab_ + kBlock - 1) / kBlock));
+  run_wide([&] {
+    for (size_t block = 0; block < maxima.size(); ++block) {
+      const int64_t first = static_cast<int64_t>(block) * kBlock;
+      maxima[block] = largest_of(logits + first, std::min(kBlock, vocab_ - first));
+    }
+  });
+  const std::vector<int32_t> top = top_of(logits, vocab_, maxima, targets_.width);
+  double sum = 0.0;
+  const float largest = logits[top[0]];
+  run_wide([&] { sum = to_powers(logits, vocab_, largest); });
+  for (int64_t k = 0; k < targets_.width; ++k) {
+    const int32_t id = top[static_cast<size_t>(k)];
+    const auto at = static_cast<size_t>(row * targets_.width + k);
+    targets_.columns[at] = id;
+    targets_.probabilities[at] = static_cast<float>(logits[id] / sum);
+  }
 }
 
 TeacherTargets TargetCollector::take() {

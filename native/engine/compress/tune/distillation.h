@@ -26,14 +26,15 @@ struct TeacherTargets {
   std::vector<float> probabilities;  // [rows, width]
 };
 
-/// Gathers targets from logits as they come.
+/// Gathers targets from logits as they come, and leaves in their place e^(logit - the row's
+/// largest): whoever wants to draw from them needs the same.
 class TargetCollector {
  public:
   TargetCollector(int64_t rows, int64_t vocab);
   /// Keeps the top of logits [count, vocab] for rows [first, first + count).
-  void add(int64_t first, ConstMatrix logits, ThreadPool& pool);
+  void add(int64_t first, Matrix logits, ThreadPool& pool);
   /// The same for one row, logits [vocab]; rows may come from different threads.
-  void add_row(int64_t row, const float* logits);
+  void add_row(int64_t row, float* logits);
   TeacherTargets take();
 
  private:

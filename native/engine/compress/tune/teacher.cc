@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "compress/tune/lockstep_backend.h"
-#include "linalg/exponential.h"
+#include "linalg/row_reduction.h"
 
 namespace subbit {
 namespace {
@@ -20,22 +20,28 @@ constexpr int64_t kSequences = 64;
 /// many rows make up for.
 constexpr int64_t kLogitRows = 128;
 
-/// A token drawn from softmax(logits), which come back as powers.
-int32_t draw(std::span<float> logits, double uniform) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  const auto count = std::ssize(logits);
+/// A token drawn in proportion to `powers`. Whole runs are passed over by their sums.
+int32_t draw(std::span<const float> powers, double uniform) {
+  constexpr int64_t kRun = 256;
+  const int64_t count = std::ssize(powers);
+  const auto run_sum = [&](int64_t first) {
+    return sum_of(powers.data() + first, std::min(kRun, count - first));
+  };
   double total = 0.0;
-  for (int64_t i = 0; i < count; i += 4) {
-    const int64_t some = std::min<int64_t>(4, count - i);
-    store_some(logits.data() + i, exponential(load_some(logits.data() + i, some) - largest), some);
-  }
-  for (const float power : logits) total += power;
+  for (int64_t first = 0; first < count; first += kRun) total += run_sum(first);
   double left = uniform * total;
-  for (int64_t i = 0; i < count; ++i) {
-    left -= logits[static_cast<size_t>(i)];
+  int64_t first = 0;
+  for (; first + kRun < count; first += kRun) {
+    const double sum = run_sum(first);
+    if (left < sum) break;
+    left -= sum;
+  }
+  for (int64_t i = first; i < std::min(count, first + kRun); ++i) {
+    left -= powers[static_cast<size_t>(i)];
     if (left < 0.0) return static_cast<int32_t>(i);
   }
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  // Rounding: the token lies within an ulp of the end of its run.
+  return static_cast<int32_t>(std::max_element(powers.begin(), powers.end()) - powers.begin());
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "support/test.h"
@@ -17,7 +18,7 @@ std::vector<float> random_logits(int64_t count, uint64_t seed) {
   return values;
 }
 
-TeacherTargets targets_of(std::vector<float>& logits, int64_t vocab, ThreadPool& pool) {
+TeacherTargets targets_of(std::vector<float> logits, int64_t vocab, ThreadPool& pool) {
   const int64_t rows = std::ssize(logits) / vocab;
   TargetCollector collector(rows, vocab);
   collector.add(0, {logits.data(), rows, vocab}, pool);
@@ -92,6 +93,32 @@ TEST(the_top_of_the_teacher_is_kept_in_order_with_its_probabilities) {
   EXPECT_EQ(id(2), 4999);
   EXPECT_NEAR(targets.probabilities[0], 1.0 / (2.0 + std::exp(-2.0)), 1e-6);
   EXPECT(std::is_sorted(targets.vocabulary.begin(), targets.vocabulary.end()));
+}
+
+TEST(the_top_is_that_of_a_full_sort_however_logits_lie) {
+  ThreadPool pool(2);
+  // Fewer blocks than the top is wide, a block's rest, ties everywhere, one block holding all.
+  for (const int64_t vocab : {31, 33, 100, 1023, 1024, 1025, 5000}) {
+    for (int kind = 0; kind < 3; ++kind) {
+      std::vector<float> logits = random_logits(vocab, static_cast<uint64_t>(vocab));
+      for (int64_t i = 0; i < vocab; ++i) {
+        float& logit = logits[static_cast<size_t>(i)];
+        if (kind == 1) logit = std::round(logit);
+        if (kind == 2) logit = -0.01f * static_cast<float>(i);
+      }
+      const TeacherTargets targets = targets_of(logits, vocab, pool);
+      std::vector<int32_t> ids(static_cast<size_t>(vocab));
+      std::iota(ids.begin(), ids.end(), 0);
+      std::stable_sort(ids.begin(), ids.end(),
+                       [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+      const std::vector<double> p = softmax(logits.data(), vocab);
+      for (int64_t k = 0; k < targets.width; ++k) {
+        EXPECT_EQ(targets.vocabulary[targets.columns[k]], ids[k]);
+        // Two ulp of exp, and of a sum in strands.
+        EXPECT_NEAR(targets.probabilities[k], p[ids[k]], 1e-5 * p[ids[k]]);
+      }
+    }
+  }
 }
 
 TEST(drawn_columns_stand_for_all_others) {
