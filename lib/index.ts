@@ -29,5 +29,6 @@ export type {
   LoadOptions,
   WorkOptions,
 } from "./options.js";
+export { exampleModel } from "./package.js";
 export type { ModelSource } from "./source.js";
 export type { EncodeOptions, Tokenizer } from "./text.js";

@@ -1,9 +1,13 @@
 /** `subbit generate`: continues a prompt, word by word as it comes. */
+import { existsSync } from "node:fs";
+
 import { Command } from "commander";
 
+import { invalidOption } from "../check.js";
 import type { GenerationResult } from "../generation.js";
 import { loadModel, type Model } from "../model.js";
 import type { GenerateOptions } from "../options.js";
+import { exampleModel } from "../package.js";
 import { number, whole } from "./arguments.js";
 import { ProgressLine, printJson } from "./terminal.js";
 
@@ -21,9 +25,13 @@ interface Options {
 
 export function generateCommand(signal: AbortSignal): Command {
   return new Command("generate")
-    .description("Continue a prompt. Without --temperature the likeliest token is always taken.")
-    .argument("<dir>", "a model directory, or a llama2.c checkpoint")
-    .argument("<prompt>", "the text to continue")
+    .usage("[options] [[<dir>] <prompt>]")
+    .description(
+      "Continue a prompt. Without --temperature the likeliest token is always taken. Without <dir> " +
+        "the small model that comes with the package writes; without <prompt> too, it makes one up.",
+    )
+    .argument("[dir]", "a model directory, or a llama2.c checkpoint")
+    .argument("[prompt]", "the text to continue")
     .option("--max-tokens <n>", "at most this many tokens (default: until the model ends)", whole)
     .option("--temperature <t>", "0 for the likeliest token; higher is more varied", number)
     .option("--top-k <k>", "sample among the k likeliest tokens", whole)
@@ -33,7 +41,9 @@ export function generateCommand(signal: AbortSignal): Command {
     .option("--stop <text...>", "end before this text")
     .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
     .option("--json", "print one JSON object at the end")
-    .action(async (dir: string, prompt: string, { threads, json, ...options }: Options) => {
+    .action(async (first: string | undefined, second: string | undefined, given: Options) => {
+      const { threads, json, ...options } = given;
+      const { dir, prompt } = modelAndPrompt(first, second);
       const progress = new ProgressLine();
       const model = await loadModel(dir, { threads, signal, onProgress: progress.show }).finally(
         () => progress.clear(),
@@ -41,11 +51,24 @@ export function generateCommand(signal: AbortSignal): Command {
       try {
         const request = { ...options, signal };
         if (json) printJson(asJson(prompt, await model.generate(prompt, request)));
-        else await stream(model, prompt, request);
+        else {
+          if (first === undefined) process.stdout.write(prompt);
+          await stream(model, prompt, request);
+        }
       } finally {
         await model.dispose();
       }
     });
+}
+
+/** What none, one or two words on the command line mean. */
+function modelAndPrompt(first?: string, second?: string) {
+  if (first === undefined) return { dir: exampleModel, prompt: "Once upon a time" };
+  if (second !== undefined) return { dir: first, prompt: second };
+  if (existsSync(first)) {
+    throw invalidOption("the prompt", "a text to continue after the model", "none");
+  }
+  return { dir: exampleModel, prompt: first };
 }
 
 async function stream(model: Model, prompt: string, options: GenerateOptions): Promise<void> {

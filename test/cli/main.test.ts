@@ -55,6 +55,7 @@ describe("the command line", () => {
     [["compress", "a", "--bits", "1", "--out", "b", "--calibration-context", "9"]],
     [["eval", "a"]],
     [["generate", "a", "b", "--max-tokens", "1.5"]],
+    [["generate", packageRoot]],
   ])("called wrongly, as %j, it says so and exits with 2", (args) => {
     const { status, stdout, stderr } = subbit(...args);
     expect(status, stderr).toBe(2);
@@ -144,6 +145,14 @@ describe("subbit generate", () => {
     expect(result).toMatchObject({ prompt: "the cat", finish_reason: "length" });
     expect(result.usage).toMatchObject({ generated_tokens: 8, cached_tokens: 0 });
     expect(Object.keys(result.timing)).toContain("decode_tps");
+  });
+
+  test("without a model, the one in the package writes", () => {
+    const alone = subbit("generate", "--max-tokens", "8");
+    expect(alone).toMatchObject({ status: 0, stderr: "" });
+    expect(alone.stdout).toMatch(/^Once upon a time\S* \w+/);
+    const prompted = subbit("generate", "The little dog", "--max-tokens", "8", "--json");
+    expect(JSON.parse(prompted.stdout).prompt).toBe("The little dog");
   });
 
   test("a seed repeats the text, another seed does not", () => {
