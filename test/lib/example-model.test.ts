@@ -44,7 +44,7 @@ describe("the example model", () => {
       "the bird was scared and flew away. Max was sad. Anna gave him a hug and said, " +
       '"Do not worry, Max. The bird will come back." The next day, the bird came back and they ' +
       "all played together. They were very happy.";
-    const { perplexity } = await evaluate(exampleModel, { text });
+    const { perplexity } = await evaluate(exampleModel, { text, context: 96 });
     // Chance is 32,000; a model of single words about 400.
     expect(perplexity).toBeLessThan(20);
   });
