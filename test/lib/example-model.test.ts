@@ -1,4 +1,4 @@
-/** The model in the package: as small as it says, as good as it says, and ready right after install. */
+/** The model in the package: as small and as good as it says, and ready right after install. */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
