@@ -27,6 +27,9 @@ class BlockStore {
   /// Creates directories as needed. Throws kFileError.
   BlockStore(const std::string& state_directory, const Fingerprint& fingerprint);
 
+  /// Where this request's work lies; others may put theirs beside it.
+  const std::string& directory() const { return directory_; }
+
   /// Throws kFileError. The block appears whole or not at all.
   void save(int64_t index, const FinishedBlock& block, BlockStage stage = BlockStage::kFitted);
   /// The block if it is there and holds exactly `expected`, else an empty `file`: what does not

@@ -192,10 +192,10 @@ void Compression::compress_missing_blocks() {
   }
 }
 
-/// Whole-model tuning holds every latent with its moments at once: 20 bytes a sign, here 8 GiB,
+/// Whole-model tuning holds every latent with its moments at once: 18 bytes a sign, here 8 GiB,
 /// what a machine of 16 GB can spare. A fixed bound and not the machine's own memory, because the
 /// same request must give the same bytes everywhere. Tuning block by block will lift it.
-constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 20;
+constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 18;
 
 bool Compression::can_tune() const {
   int64_t signs = 0;
@@ -221,7 +221,6 @@ bool Compression::find_tuned_blocks() {
   return true;
 }
 
-/// An interrupted tuning begins again from the fitted blocks.
 void Compression::tune_blocks() {
   const TuneSchedule schedule = tune_schedule(request_.effort);
   if (!request_.tune || schedule.steps == 0 || !can_tune()) return;
@@ -232,9 +231,9 @@ void Compression::tune_blocks() {
     fitted.blocks.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));
   const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
   const std::unique_ptr<Model> student = architecture_.load(checkpoint_, WeightMode::kAsStored);
-  FittedModel tuned = tune(
-      {&manifest_, teacher.get(), student.get(), request_.calibration, schedule, request_.seed},
-      std::move(fitted), pool_, control_);
+  FittedModel tuned = tune({&manifest_, teacher.get(), student.get(), request_.calibration,
+                            schedule, request_.seed, store_.directory()},
+                           std::move(fitted), pool_, control_);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     store_.save(static_cast<int64_t>(i),
                 pack_block(plan_.blocks[i], checkpoint_, std::move(tuned.blocks[i])),

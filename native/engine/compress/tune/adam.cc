@@ -38,4 +38,11 @@ void TunedVector::step(const AdamStep& adam) {
   }
 }
 
+void TunedVector::list_state(const std::string& name, StateArrays& state) {
+  state.add(name + ".values", values_);
+  state.add(name + ".relative", relative_);
+  state.add(name + ".mean", mean_);
+  state.add(name + ".square", square_);
+}
+
 }  // namespace subbit

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
+
+#include "compress/tune/saved_state.h"
 
 namespace subbit {
 
@@ -40,6 +43,8 @@ class TunedVector {
   std::span<float> gradient() { return gradient_; }
   double gradient_squares() const;
   void step(const AdamStep& adam);
+  /// What the next step depends on.
+  void list_state(const std::string& name, StateArrays& state);
   void drop_gradient() { std::fill(gradient_.begin(), gradient_.end(), 0.0f); }
 
  private:

@@ -67,7 +67,7 @@ double to_powers(float* row, int64_t count, float largest) {
 
 TargetCollector::TargetCollector(int64_t rows, int64_t vocab) : vocab_(vocab) {
   targets_.rows = rows;
-  targets_.width = std::min(kTop, vocab);
+  targets_.width = target_width(vocab);
   const auto count = static_cast<size_t>(rows * targets_.width);
   targets_.columns.resize(count);
   targets_.probabilities.resize(count);
@@ -102,15 +102,21 @@ void TargetCollector::add_row(int64_t row, float* logits) {
 }
 
 TeacherTargets TargetCollector::take() {
-  std::vector<int32_t>& vocabulary = targets_.vocabulary;
-  vocabulary = targets_.columns;
+  index_targets(targets_);
+  return std::move(targets_);
+}
+
+int64_t target_width(int64_t vocab) { return std::min(kTop, vocab); }
+
+void index_targets(TeacherTargets& targets) {
+  std::vector<int32_t>& vocabulary = targets.vocabulary;
+  vocabulary = targets.columns;
   std::sort(vocabulary.begin(), vocabulary.end());
   vocabulary.erase(std::unique(vocabulary.begin(), vocabulary.end()), vocabulary.end());
-  for (int32_t& column : targets_.columns) {
+  for (int32_t& column : targets.columns) {
     column = static_cast<int32_t>(std::lower_bound(vocabulary.begin(), vocabulary.end(), column) -
                                   vocabulary.begin());
   }
-  return std::move(targets_);
 }
 
 int64_t most_columns(int64_t rows, int64_t vocab) {

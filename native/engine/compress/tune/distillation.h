@@ -26,6 +26,11 @@ struct TeacherTargets {
   std::vector<float> probabilities;  // [rows, width]
 };
 
+/// How many of a row's tokens are matched one by one.
+int64_t target_width(int64_t vocab);
+/// Targets whose `columns` still hold token ids: from now on they hold indices into `vocabulary`.
+void index_targets(TeacherTargets& targets);
+
 /// Gathers targets from logits as they come, and leaves in their place e^(logit - the row's
 /// largest): whoever wants to draw from them needs the same.
 class TargetCollector {

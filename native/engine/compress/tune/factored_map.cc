@@ -141,6 +141,14 @@ void FactoredMap::drop_gradients() {
   for (TunedVector* vector : {&post_, &pre_, &bias_}) vector->drop_gradient();
 }
 
+void FactoredMap::list_state(const std::string& name, StateArrays& state) {
+  u_.list_state(name + ".u", state);
+  v_.list_state(name + ".v", state);
+  post_.list_state(name + ".s_post", state);
+  pre_.list_state(name + ".s_pre", state);
+  bias_.list_state(name + ".bias", state);
+}
+
 void FactoredMap::export_to(FittedLinear& linear) const {
   auto& fit = std::get<FactoredFit>(linear.fit);
   fit.u = u_.signs();

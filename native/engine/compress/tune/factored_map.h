@@ -31,6 +31,7 @@ class FactoredMap final : public TunedMap {
   double finish_gradients() override;
   void step(const AdamStep& latents, const AdamStep& scales) override;
   void drop_gradients() override;
+  void list_state(const std::string& name, StateArrays& state) override;
   void export_to(FittedLinear& linear) const override;
 
  private:

@@ -95,4 +95,11 @@ void SignLatents::step(RowScales scales, const AdamStep& adam, ThreadPool& pool)
   gathered_ = false;
 }
 
+void SignLatents::list_state(const std::string& name, StateArrays& state) {
+  state.add(name + ".latent", latent_);
+  state.add(name + ".mean", mean_);
+  state.add(name + ".square", square_);
+  state.add(name + ".signs", signs_);
+}
+
 }  // namespace subbit

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/buffer.h"
@@ -11,6 +12,7 @@
 #include "base/matrix.h"
 #include "base/thread_pool.h"
 #include "compress/tune/adam.h"
+#include "compress/tune/saved_state.h"
 #include "formats/signs/sign_matrix.h"
 #include "linalg/gemm.h"
 
@@ -39,6 +41,8 @@ class SignLatents {
                          ThreadPool& pool) const;
   void step(RowScales scales, const AdamStep& adam, ThreadPool& pool);
   void drop_gradient() { gathered_ = false; }
+  /// What the next step depends on.
+  void list_state(const std::string& name, StateArrays& state);
 
  private:
   int64_t rows_;

@@ -178,6 +178,11 @@ void Student::drop_gradients() {
   for (Norm& norm : norms_) norm.values.drop_gradient();
 }
 
+void Student::list_state(StateArrays& state) {
+  for (size_t m = 0; m < maps_.size(); ++m) maps_[m]->list_state("map." + std::to_string(m), state);
+  for (Norm& norm : norms_) norm.values.list_state("norm." + norm.name, state);
+}
+
 FittedModel Student::fitted() const {
   FittedModel result = fitted_;
   size_t next = 0;

@@ -84,6 +84,9 @@ class Student {
   void drop_gradients();
   /// The model as it now is.
   FittedModel fitted() const;
+  /// What the next step depends on, between steps; and what to do once it has been read back.
+  void list_state(StateArrays& state);
+  void state_is_back() { put_norms(); }
 
  private:
   struct Norm {

@@ -22,6 +22,7 @@ struct TrainingWindow {
   TeacherTargets targets;
 };
 
+/// Windows of the teacher's own making, with their targets.
 struct TeacherText {
   int64_t windows = 0;
   int64_t tokens = 0;  // of a window, the start token included

@@ -1,5 +1,5 @@
 // The loop. Which windows a step sees, which columns stand for the rest of the vocabulary and when
-// the held-out text is read all come from the seed and the schedule.
+// the held-out text is read and the state saved all come from the seed and the schedule.
 #include "compress/tune/tune.h"
 
 #include <algorithm>
@@ -12,6 +12,8 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "compress/tune/saved_state.h"
+#include "compress/tune/saved_text.h"
 #include "compress/tune/student.h"
 #include "compress/tune/teacher.h"
 
@@ -33,6 +35,18 @@ constexpr int kMostBadSteps = 10;
 constexpr float kRate = 3e-3f;
 constexpr float kSpread = 0.3f;
 
+/// Where a tuning is, beside the student's parameters and the best of them.
+struct Place {
+  int64_t steps = 0;  // done
+  Rng rng{0};
+  Rng rng_of_order{0};  // as it was when the windows were last put in order
+  uint64_t next = 0;    // window of the order
+  double mean_norm = 0.0;
+  int64_t updates = 0;
+  int64_t bad_steps = 0;
+  double best_loss = 0.0;
+};
+
 class Tuning {
  public:
   Tuning(const TuneRequest& request, FittedModel fitted, ThreadPool& pool, JobControl& control);
@@ -48,21 +62,23 @@ class Tuning {
   double held_out_loss();
   void keep_if_best(int64_t step);
   void check_abort() const;
+  void report(int64_t step, const std::string& detail) const;
+
+  std::string state_key() const;
+  std::string state_path(const char* name) const;
+  StateArrays state();
+  void save();
+  int64_t continue_from_state();
 
   const TuneRequest& request_;
   JobControl& control_;
   int64_t vocab_;
-  Rng rng_;
   Teacher teacher_;
   Student student_;
   std::vector<TrainingWindow> training_;
   std::vector<TrainingWindow> held_out_;
   std::vector<size_t> order_;
-  size_t next_ = 0;
-  double mean_norm_ = 0.0;
-  int64_t updates_ = 0;
-  int bad_steps_ = 0;
-  double best_loss_ = 0.0;
+  Place place_;
   FittedModel best_;
 };
 
@@ -77,14 +93,21 @@ Tuning::Tuning(const TuneRequest& request, FittedModel fitted, ThreadPool& pool,
     : request_(request),
       control_(control),
       vocab_(request.teacher->config().vocab_size),
-      rng_(request.seed),
       teacher_(*request.teacher, longest(request.windows), pool),
       student_({request.manifest, request.student, longest(request.windows),
                 request.schedule.latent_start},
-               std::move(fitted), pool) {}
+               std::move(fitted), pool) {
+  place_.rng = Rng(request.seed);
+}
 
 void Tuning::check_abort() const {
   if (control_.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");
+}
+
+void Tuning::report(int64_t step, const std::string& detail) const {
+  if (!control_.on_progress) return;
+  control_.on_progress(
+      {"tune", static_cast<double>(step), static_cast<double>(request_.schedule.steps), detail});
 }
 
 /// The last windows are held out: neighbours in the text would know each other. Where they are too
@@ -100,15 +123,22 @@ void Tuning::add_teacher_text() {
   const int64_t length = longest(request_.windows);
   const int64_t windows = request_.schedule.teacher_tokens / length;
   if (windows == 0 || length < 2) return;
-  const TeacherText text{windows, length, request_.windows[0][0], rng_.next()};
-  for (TrainingWindow& window : teacher_.write(text, [&](int64_t tokens) {
-         check_abort();
-         if (control_.on_progress) {
-           control_.on_progress(
-               {"sample", static_cast<double>(tokens), static_cast<double>(windows * length), ""});
-         }
-       }))
-    training_.push_back(std::move(window));
+  const TeacherText text{windows, length, request_.windows[0][0], place_.rng.next()};
+  const TextShape shape{windows, length, vocab_};
+  const std::string path = state_path("text");
+  std::vector<TrainingWindow> written;
+  if (path.empty() || load_text(path, state_key(), shape, written) != StateFound::kLoaded) {
+    written = teacher_.write(text, [&](int64_t tokens) {
+      check_abort();
+      if (control_.on_progress) {
+        control_.on_progress(
+            {"sample", static_cast<double>(tokens), static_cast<double>(windows * length), ""});
+      }
+    });
+    if (!path.empty()) save_text(path, state_key(), shape, written);
+  }
+  training_.insert(training_.end(), std::make_move_iterator(written.begin()),
+                   std::make_move_iterator(written.end()));
   if (!held_out_.empty()) return;
   const auto held = static_cast<int64_t>(training_.size() / kHeldOutPart);
   held_out_.assign(std::make_move_iterator(training_.end() - held),
@@ -116,17 +146,23 @@ void Tuning::add_teacher_text() {
   training_.resize(training_.size() - static_cast<size_t>(held));
 }
 
-/// Every window once, in another order each time round. The teacher reads it when first met.
+/// Every window once, in another order each time round.
+std::vector<size_t> shuffled(size_t count, Rng& rng) {
+  std::vector<size_t> order(count);
+  for (size_t i = 0; i < count; ++i) order[i] = i;
+  for (size_t i = count; i > 1; --i)
+    std::swap(order[i - 1], order[static_cast<size_t>(rng.uniform() * static_cast<double>(i))]);
+  return order;
+}
+
+/// The teacher reads a window when it is first met.
 TrainingWindow& Tuning::next_window() {
-  if (next_ == order_.size()) {
-    order_.resize(training_.size());
-    for (size_t i = 0; i < order_.size(); ++i) order_[i] = i;
-    for (size_t i = order_.size(); i > 1; --i)
-      std::swap(order_[i - 1],
-                order_[static_cast<size_t>(rng_.uniform() * static_cast<double>(i))]);
-    next_ = 0;
+  if (place_.next == order_.size()) {
+    place_.rng_of_order = place_.rng;
+    order_ = shuffled(training_.size(), place_.rng);
+    place_.next = 0;
   }
-  TrainingWindow& window = training_[order_[next_++]];
+  TrainingWindow& window = training_[order_[place_.next++]];
   if (window.targets.rows == 0) window.targets = teacher_.targets(window.tokens);
   return window;
 }
@@ -152,7 +188,7 @@ double Tuning::train_step(int64_t step) {
   std::vector<Lesson> lessons;
   for (const TrainingWindow* window : batch) {
     lessons.push_back(
-        {window->tokens, &window->targets, choose_columns(window->targets, vocab_, rng_)});
+        {window->tokens, &window->targets, choose_columns(window->targets, vocab_, place_.rng)});
   }
   const double loss =
       run_passes(lessons, Student::Pass::kForwardAndBackward, 1.0f / static_cast<float>(tokens));
@@ -163,17 +199,18 @@ double Tuning::train_step(int64_t step) {
 void Tuning::update(int64_t step) {
   const double norm = student_.finish_gradients();
   if (!std::isfinite(norm)) {
-    if (++bad_steps_ == kMostBadSteps)
+    if (++place_.bad_steps == kMostBadSteps)
       throw Error(ErrorCode::kNonFinite, "the gradients of the tuning are not finite");
     return student_.drop_gradients();
   }
-  bad_steps_ = 0;
-  const double most = updates_ == 0 ? norm : kClip * mean_norm_;
-  mean_norm_ = updates_ == 0 ? norm : 0.95 * mean_norm_ + 0.05 * std::min(norm, most);
-  ++updates_;
+  place_.bad_steps = 0;
+  const double most = place_.updates == 0 ? norm : kClip * place_.mean_norm;
+  place_.mean_norm =
+      place_.updates == 0 ? norm : 0.95 * place_.mean_norm + 0.05 * std::min(norm, most);
+  ++place_.updates;
   AdamStep adam;
   adam.gradient_scale = norm > most ? static_cast<float>(most / norm) : 1.0f;
-  const auto t = static_cast<double>(updates_);
+  const auto t = static_cast<double>(place_.updates);
   adam.correction1 = static_cast<float>(1.0 / (1.0 - std::pow(double{adam.beta1}, t)));
   adam.correction2 = static_cast<float>(1.0 / (1.0 - std::pow(double{adam.beta2}, t)));
   const double done = static_cast<double>(step) / static_cast<double>(request_.schedule.steps);
@@ -205,32 +242,112 @@ void Tuning::keep_if_best(int64_t step) {
     return;
   }
   const double loss = held_out_loss();
-  if (control_.on_progress) {
-    char detail[48];
-    std::snprintf(detail, sizeof detail, "held-out KL %.4f", loss);
-    control_.on_progress(
-        {"tune", static_cast<double>(step), static_cast<double>(request_.schedule.steps), detail});
-  }
-  if (!best_.blocks.empty() && !(loss < best_loss_)) return;
-  best_loss_ = loss;
+  char detail[48];
+  std::snprintf(detail, sizeof detail, "held-out KL %.4f", loss);
+  report(step, detail);
+  if (!best_.blocks.empty() && !(loss < place_.best_loss)) return;
+  place_.best_loss = loss;
   best_ = student_.fitted();
+}
+
+/// What the state must have been made by. Windows count too, but the directory is theirs already.
+std::string Tuning::state_key() const {
+  const TuneSchedule& schedule = request_.schedule;
+  char rates[96];
+  std::snprintf(rates, sizeof rates, "%a %a %a", static_cast<double>(schedule.latent_rate),
+                static_cast<double>(schedule.scale_rate),
+                static_cast<double>(schedule.latent_start));
+  std::string key = rates;
+  for (const int64_t number : {schedule.steps, schedule.tokens_per_step, schedule.teacher_tokens,
+                               std::ssize(request_.windows), longest(request_.windows)})
+    key.append(" ").append(std::to_string(number));
+  return key.append(" seed ").append(std::to_string(request_.seed));
+}
+
+/// Empty where nothing is saved.
+std::string Tuning::state_path(const char* name) const {
+  if (request_.state_directory.empty()) return {};
+  return request_.state_directory + "/tuning-" + name + ".safetensors";
+}
+
+void list_state(FittedLinear& linear, const std::string& name, StateArrays& state) {
+  if (auto* factored = std::get_if<FactoredFit>(&linear.fit)) {
+    state.add(name + ".u", factored->u.bits);
+    state.add(name + ".v", factored->v.bits);
+  } else {
+    auto& coded = std::get<CodedFit>(linear.fit);
+    for (size_t t = 0; t < coded.terms.size(); ++t) {
+      const std::string term = (name + ".term.").append(std::to_string(t));
+      state.add_one(term + ".gain", coded.terms[t].gain);
+      state.add(term + ".codes", coded.terms[t].codes);
+    }
+  }
+  state.add(name + ".s_post", linear.s_post());
+  state.add(name + ".s_pre", linear.s_pre());
+  state.add(name + ".bias", linear.bias);
+}
+
+void list_state(FittedModel& fitted, StateArrays& state) {
+  for (FittedBlock& block : fitted.blocks) {
+    for (FittedLinear& linear : block.linears) list_state(linear, "best." + linear.name, state);
+    for (FittedNorm& norm : block.norms) state.add("best." + norm.name, norm.values);
+  }
+  for (size_t t = 0; t < fitted.tables.size(); ++t)
+    state.add("best.table." + std::to_string(t), fitted.tables[t].entries);
+}
+
+StateArrays Tuning::state() {
+  StateArrays state;
+  state.add_one("place", place_);
+  student_.list_state(state);
+  list_state(best_, state);
+  return state;
+}
+
+void Tuning::save() { save_state(state_path("state"), state_key(), state()); }
+
+/// Returns how many steps are done already.
+int64_t Tuning::continue_from_state() {
+  const std::string path = state_path("state");
+  if (path.empty()) return 0;
+  if (!held_out_.empty()) best_ = student_.fitted();  // arrays of the right sizes
+  switch (load_state(path, state_key(), state())) {
+    case StateFound::kNone:
+      best_ = {};
+      return 0;
+    case StateFound::kUnreadable:
+      best_ = {};
+      report(0, "the saved state cannot be read: starting over");
+      return 0;
+    case StateFound::kLoaded:
+      break;
+  }
+  student_.state_is_back();
+  Rng rng = place_.rng_of_order;
+  order_ = shuffled(training_.size(), rng);
+  CHECK(place_.next <= order_.size());
+  CHECK(place_.steps > 0 && place_.steps <= request_.schedule.steps);
+  report(place_.steps, "continued from the saved state");
+  return place_.steps;
 }
 
 FittedModel Tuning::run() {
   split_windows();
   add_teacher_text();
-  keep_if_best(0);
+  const int64_t done = continue_from_state();
+  if (done == 0) keep_if_best(0);
   const int64_t steps = request_.schedule.steps;
   const int64_t between = std::max<int64_t>(1, steps / kEvaluations);
-  for (int64_t step = 0; step < steps; ++step) {
+  for (int64_t step = done; step < steps; ++step) {
     const double loss = train_step(step);
-    if (control_.on_progress) {
-      char detail[32];
-      std::snprintf(detail, sizeof detail, "KL %.4f", loss);
-      control_.on_progress(
-          {"tune", static_cast<double>(step + 1), static_cast<double>(steps), detail});
-    }
+    place_.steps = step + 1;
+    char detail[32];
+    std::snprintf(detail, sizeof detail, "KL %.4f", loss);
+    report(step + 1, detail);
     if ((step + 1) % between == 0 || step + 1 == steps) keep_if_best(step + 1);
+    if ((step + 1) % request_.schedule.steps_between_states == 0 &&
+        !request_.state_directory.empty())
+      save();
   }
   return std::move(best_);
 }
@@ -242,7 +359,7 @@ FittedModel Tuning::run() {
 TuneSchedule tune_schedule(Effort effort) {
   switch (effort) {
     case Effort::kFast:
-      return {40, 1024, 24'000, kRate, kRate, kSpread};
+      return {40, 1024, 24'000, kRate, kRate, kSpread, 10};
     case Effort::kBalanced:
       return {600, 2048, 130'000, kRate, kRate, kSpread};
     case Effort::kMax:

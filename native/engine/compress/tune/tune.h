@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -24,6 +25,9 @@ struct TuneSchedule {
   float latent_rate = 0.0f;
   float scale_rate = 0.0f;
   float latent_start = 0.0f;  // latents start within this distance of zero
+  /// After so many steps the state is saved: as often as costs next to nothing, for a state takes
+  /// about as long to write as half a step.
+  int64_t steps_between_states = 100;
 };
 TuneSchedule tune_schedule(Effort effort);
 
@@ -34,10 +38,14 @@ struct TuneRequest {
   std::span<const std::vector<int32_t>> windows;
   TuneSchedule schedule;
   uint64_t seed = 0;
+  /// Where the state is saved and looked for; empty: nowhere. It belongs to this request alone.
+  std::string state_directory;
 };
 
-/// Throws kAborted, and kNonFinite when the gradients stay not finite.
-/// Memory: the student's (student.h) and 256 bytes a training token for targets.
+/// Continues from the state an interrupted call left, to the same result; where that cannot be read
+/// it says so and starts over. Throws kFileError when a state cannot be written, kAborted, and
+/// kNonFinite when the gradients stay not finite. Memory: the student's (student.h) and 256 bytes a
+/// training token for targets.
 FittedModel tune(const TuneRequest& request, FittedModel fitted, ThreadPool& pool,
                  JobControl& control);
 

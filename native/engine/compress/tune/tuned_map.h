@@ -3,11 +3,13 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "backend/tape/linear_map.h"
 #include "base/thread_pool.h"
 #include "compress/fit/fitted_block.h"
 #include "compress/tune/adam.h"
+#include "compress/tune/saved_state.h"
 
 namespace subbit {
 
@@ -23,6 +25,8 @@ class TunedMap : public LinearMap {
   virtual void step(const AdamStep& latents, const AdamStep& scales) = 0;
   /// Forgets what backward() gathered.
   virtual void drop_gradients() = 0;
+  /// What the next step depends on, between steps.
+  virtual void list_state(const std::string& name, StateArrays& state) = 0;
   /// Codes, scales and bias as they now are, into `linear`.
   virtual void export_to(FittedLinear& linear) const = 0;
 };

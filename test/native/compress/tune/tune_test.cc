@@ -3,6 +3,8 @@
 #include "compress/tune/tune.h"
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "compress/tune/teacher.h"
 #include "engine.h"
 #include "models/registry.h"
+#include "support/files.h"
 #include "support/test.h"
 
 namespace subbit {
@@ -58,6 +61,87 @@ TEST(tuning_brings_a_model_nearer_to_its_teacher_on_text_it_never_saw_and_costs_
     EXPECT_EQ(plain_bytes, tuned_bytes);
     EXPECT(tuned < 0.8 * plain);
   }
+}
+
+CompressRequest tuned_request(const std::string& out) {
+  CompressRequest request;
+  request.source = test::fixture("models/tiny-llama");
+  request.out = out;
+  request.bits_per_weight = 6.0;
+  request.calibration = random_windows(40, 1);
+  request.effort = Effort::kFast;
+  request.threads = 2;
+  return request;
+}
+
+/// What a compression reports of its tuning.
+struct Reports {
+  std::vector<std::string> sampled;
+  std::vector<std::string> details;
+  double first_step = -1;
+};
+
+/// Aborts after `last_step` steps of tuning; 0: never.
+Reports compress_until(const CompressRequest& request, double last_step) {
+  Reports reports;
+  JobControl control;
+  control.on_progress = [&](const Progress& progress) {
+    if (progress.phase == "sample") reports.sampled.push_back(progress.detail);
+    if (progress.phase != "tune") return;
+    reports.details.push_back(progress.detail);
+    if (reports.first_step < 0) reports.first_step = progress.loaded;
+    if (last_step > 0 && progress.loaded == last_step) control.abort = true;
+  };
+  if (last_step > 0) {
+    EXPECT_ERROR(ErrorCode::kAborted, "aborted", compress(request, control));
+  } else {
+    compress(request, control);
+  }
+  return reports;
+}
+
+/// The one file of this name below `directory`.
+std::string find_file(const std::string& directory, const std::string& name) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory))
+    if (entry.path().filename() == name) return entry.path().string();
+  return {};
+}
+
+TEST(an_interrupted_tuning_continues_to_the_same_bytes) {
+  const std::string directory = test::temporary_directory();
+  compress_until(tuned_request(directory + "/whole"), 0);
+  const std::string expected = test::read_file(directory + "/whole/model.safetensors");
+
+  const CompressRequest request = tuned_request(directory + "/parts");
+  EXPECT(!compress_until(request, 17).sampled.empty());
+  Reports reports = compress_until(request, 33);  // from the state after step 10
+  EXPECT(reports.sampled.empty());
+  EXPECT_EQ(reports.first_step, 10.0);
+  EXPECT_EQ(reports.details[0], std::string("continued from the saved state"));
+  reports = compress_until(request, 0);
+  EXPECT_EQ(reports.first_step, 30.0);
+  EXPECT(test::read_file(directory + "/parts/model.safetensors") == expected);
+  EXPECT(!std::filesystem::exists(directory + "/parts.state"));
+}
+
+TEST(a_tuning_whose_state_is_damaged_says_so_and_starts_over_to_the_same_bytes) {
+  const std::string directory = test::temporary_directory();
+  compress_until(tuned_request(directory + "/whole"), 0);
+  const std::string expected = test::read_file(directory + "/whole/model.safetensors");
+
+  const CompressRequest request = tuned_request(directory + "/damaged");
+  compress_until(request, 12);
+  for (const char* name : {"tuning-state.safetensors", "tuning-text.safetensors"}) {
+    const std::string path = find_file(directory + "/damaged.state", name);
+    EXPECT(!path.empty());
+    const std::string bytes = test::read_file(path);
+    std::ofstream(path, std::ios::binary) << bytes.substr(0, bytes.size() / 2);
+  }
+  const Reports reports = compress_until(request, 0);
+  EXPECT(!reports.sampled.empty());
+  EXPECT_EQ(reports.first_step, 0.0);
+  EXPECT_EQ(reports.details[0], std::string("the saved state cannot be read: starting over"));
+  EXPECT(test::read_file(directory + "/damaged/model.safetensors") == expected);
 }
 
 /// A factored linear of small integers and what a mixture of its outputs must come to: U V written
