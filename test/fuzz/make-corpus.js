@@ -177,8 +177,8 @@ function signs(rows, cols) {
 }
 
 /**
- * @typedef {{ kind: number, flags?: number, rank?: number, first?: number, columns: number,
- *   words: Buffer[] }} Term
+ * @typedef {{ kind: number, flags?: number, rank?: number, width?: number, table?: number,
+ *   first?: number, columns: number, words: Buffer[] }} Term
  * @param {number} rows
  * @param {number} cols
  * @param {Term[]} terms
@@ -195,7 +195,10 @@ function packed(rows, cols, terms, flags = 0) {
     const at = 16 + 16 * i;
     head.writeUInt8(term.kind, at);
     head.writeUInt8(term.flags ?? 0, at + 1);
-    head.writeUInt16LE((term.rank ?? 0) / 32, at + 2);
+    head.writeUInt16LE(
+      term.width ? term.width | ((term.table ?? 0) << 8) : (term.rank ?? 0) / 32,
+      at + 2,
+    );
     head.writeUInt32LE(term.first ?? 0, at + 4);
     head.writeUInt32LE(term.columns, at + 8);
     head.writeFloatLE(0.001, at + 12);
@@ -240,11 +243,54 @@ const sign = (rows, cols, first = 0) => ({
   words: [signs(rows, cols)],
 });
 
+/**
+ * @param {number} rows
+ * @param {number} cols
+ * @param {number} [first]
+ * @returns {Term}
+ */
+const code84 = (rows, cols, first = 0) => ({
+  kind: 2,
+  first,
+  columns: cols,
+  words: [signs(rows, cols / 2)],
+});
+
+/**
+ * Index bytes as they lie: the unit of 16 bytes is four of each of four rows. The target has tables
+ * of widths 4, 8 and 16 under the numbers 0, 1 and 2.
+ * @param {number} rows
+ * @param {number} cols
+ * @param {{ width: number, first?: number }} options
+ * @returns {Term}
+ */
+function table(rows, cols, { width, first = 0 }) {
+  const vectors = Math.ceil(cols / width);
+  const words = Math.ceil(vectors / 4);
+  const indices = Buffer.alloc(16 * Math.ceil(rows / 4) * words);
+  for (let row = 0; row < rows; row++) {
+    for (let vector = 0; vector < vectors; vector++) {
+      const at = 16 * ((row >> 2) * words + (vector >> 2)) + 4 * (row & 3) + (vector & 3);
+      indices.writeUInt8((37 * row + 91 * vector) & 255, at);
+    }
+  }
+  return { kind: 5, width, table: Math.log2(width) - 2, first, columns: cols, words: [indices] };
+}
+
 write("packed", {
   sign: weight(formats.packed, 0, 0, [packed(5, 33, [sign(5, 33)])]),
   factored: weight(formats.packed, 0, 0, [packed(33, 64, [factored(33, 64, 0)])]),
   everything: weight(formats.packed, 0, 0, [
     packed(6, 100, [factored(6, 100, 1), sign(6, 64), sign(6, 36, 64)], 3),
+  ]),
+  code84: weight(formats.packed, 0, 0, [packed(5, 256, [code84(5, 256)])]),
+  table: weight(formats.packed, 0, 0, [packed(5, 33, [table(5, 33, { width: 8 })])]),
+  mixed: weight(formats.packed, 0, 0, [
+    packed(3, 420, [
+      table(3, 64, { width: 4 }),
+      code84(3, 256, 64),
+      table(3, 100, { width: 16, first: 320 }),
+    ]),
   ]),
   int4: weight(formats.int4, 2, 64, [padded([Buffer.alloc(64, 0x9a), halves(2)], 128)]),
   int4_narrow: weight(formats.int4, 1, 33, [padded([Buffer.alloc(32, 0x71), halves(2)], 128)]),

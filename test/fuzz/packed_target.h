@@ -2,9 +2,11 @@
 //
 //   input: u8 format (index in the registry; the upper half picks dense's dtype) | u16 rows |
 //          u16 columns | the tensor
-// A packed linear says its own shape, so there the two are ignored.
+// A packed linear says its own shape, so there the two are ignored; the tables it may name are the
+// target's own, not the input's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -38,6 +40,29 @@ inline void multiply_some(const Weight& weight) {
   });
 }
 
+/// Good tables of widths 4, 8 and 16 under the numbers 0 to 2, then one with a forbidden entry and
+/// one of another type; the rest are missing.
+inline const TensorView* shared_table(int number) {
+  static const auto entries = [] {
+    std::array<std::array<int8_t, 16 * kTableEntries>, 4> all;
+    for (auto& table : all)
+      for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int8_t>(i * 89 % 255 - 127);
+    all[3][5] = -128;
+    return all;
+  }();
+  const auto view = [](int table, int64_t width, DType dtype) {
+    return TensorView{shared_table_name(table),
+                      dtype,
+                      {kTableEntries, width},
+                      std::as_bytes(std::span(entries[static_cast<size_t>(std::min(table, 3))]))
+                          .first(shared_table_bytes(width))};
+  };
+  static const std::array<TensorView, 5> tables = {view(0, 4, DType::kI8), view(1, 8, DType::kI8),
+                                                   view(2, 16, DType::kI8), view(3, 8, DType::kI8),
+                                                   view(4, 8, DType::kU8)};
+  return number < static_cast<int>(tables.size()) ? &tables[static_cast<size_t>(number)] : nullptr;
+}
+
 inline bool fuzz_packed(std::span<const std::byte> input) {
   constexpr size_t kPrefix = 5;
   constexpr int64_t kMostElements = 1 << 18;  // what one run may spend its time on
@@ -67,7 +92,7 @@ inline bool fuzz_packed(std::span<const std::byte> input) {
 
   std::unique_ptr<Weight> weight;
   const bool accepted = accepts({ErrorCode::kCorruptFile, ErrorCode::kUnsupportedFormat},
-                                [&] { weight = format.view(tensor, shape); });
+                                [&] { weight = format.view(tensor, shape, shared_table); });
   if (!accepted) return false;
   require(weight->packed_bytes() == static_cast<uint64_t>(bytes.size()), "bytes not counted");
   require(weight->shape().rows > 0 && weight->shape().cols == shape.cols, "another shape");

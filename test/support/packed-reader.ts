@@ -1,6 +1,7 @@
 /**
- * A second, independent reader of subbit's files: safetensors, packed linears and int4 groups,
- * written from the layout's description alone and sharing no line with the engine. Slow on purpose.
+ * A second, independent reader of subbit's files: safetensors, packed linears with the tables they
+ * share, and int4 groups, written from the layout's description alone and sharing no line with the
+ * engine. Slow on purpose.
  */
 import { readFileSync } from "node:fs";
 
@@ -59,7 +60,11 @@ const alignUp = (bytes: number, alignment: number) => Math.ceil(bytes / alignmen
 
 interface Term {
   kind: number;
+  /** Of factored. */
   rank: number;
+  /** Of table: columns an index byte stands for, and which table. */
+  width: number;
+  table: number;
   first: number;
   columns: number;
   gain: number;
@@ -74,6 +79,8 @@ function readTerms(view: DataView): Term[] {
       kind: view.getUint8(at),
       mid: (view.getUint8(at + 1) & 1) !== 0,
       rank: 32 * view.getUint16(at + 2, true),
+      width: view.getUint8(at + 2),
+      table: view.getUint8(at + 3),
       first: view.getUint32(at + 4, true),
       columns: view.getUint32(at + 8, true),
       gain: view.getFloat32(at + 12, true),
@@ -82,18 +89,44 @@ function readTerms(view: DataView): Term[] {
   return terms;
 }
 
+const indexWords = (term: Term) => Math.ceil(Math.ceil(term.columns / term.width) / 4);
+
 function termWordBytes(term: Term, rows: number): number {
   if (term.kind === 1) return signBytes(rows, term.columns);
+  if (term.kind === 2) return signBytes(rows, term.columns / 2);
   if (term.kind === 3) return signBytes(term.rank, term.columns) + signBytes(rows, term.rank);
+  if (term.kind === 5) return 16 * Math.ceil(rows / 4) * indexWords(term);
   throw new Error(`term kind ${term.kind}`);
 }
 
-/** T[i][j] of one term before gain and scales, as float32. */
-function readTerm(view: DataView, at: number, term: Term, mid: number[]) {
-  if (term.kind === 1) return signReader(view, at, term.columns);
+/** One weight of a term before gain and scales. */
+type Element = (i: number, j: number) => number;
+
+/** Eight signs, 32 columns apart, from four stored ones: those of i1..i3 count by the bits of t. */
+function readCode84(stored: Element): Element {
+  return (i, j) => {
+    const t = Math.floor((j % 256) / 32);
+    const at = 128 * Math.floor(j / 256) + (j % 32);
+    const bit = (k: number) => (stored(i, at + 32 * k) > 0 ? 1 : 0);
+    const sum = bit(0) + (t & 1 && bit(1)) + (t & 2 && bit(2)) + (t & 4 && bit(3));
+    return sum % 2 ? 1 : -1;
+  };
+}
+
+/** The entry of the table that the index byte of 4, 8 or 16 columns names. */
+function readTable(view: DataView, at: number, term: Term, table: Int8Array): Element {
+  return (i, j) => {
+    const vector = Math.floor(j / term.width);
+    const unit = Math.floor(i / 4) * indexWords(term) + Math.floor(vector / 4);
+    const index = view.getUint8(at + 16 * unit + 4 * (i % 4) + (vector % 4));
+    return table[index * term.width + (j % term.width)] ?? Number.NaN;
+  };
+}
+
+function readFactored(view: DataView, at: number, term: Term, mid: number[]): Element {
   const v = signReader(view, at, term.columns);
   const u = signReader(view, at + signBytes(term.rank, term.columns), term.rank);
-  return (i: number, j: number) => {
+  return (i, j) => {
     let sum = 0;
     for (let k = 0; k < term.rank; k++) {
       const scaled = Math.fround(u(i, k) * (mid[k] ?? 1));
@@ -103,8 +136,20 @@ function readTerm(view: DataView, at: number, term: Term, mid: number[]) {
   };
 }
 
+/** The model's tables by number: tensors model.tables.<number>. */
+export type Tables = Map<number, Int8Array>;
+
+export function readTables(tensors: RawTensor[]): Tables {
+  const tables: Tables = new Map();
+  for (const { name, bytes } of tensors) {
+    const number = /^model\.tables\.(\d+)$/.exec(name)?.[1];
+    if (number) tables.set(Number(number), new Int8Array(bytes.buffer, bytes.byteOffset));
+  }
+  return tables;
+}
+
 /** A packed linear as float32, every operation rounded as the reference rounds it. */
-export function readPacked(bytes: Uint8Array): Matrix {
+export function readPacked(bytes: Uint8Array, tables: Tables = new Map()): Matrix {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const tag = String.fromCharCode(...bytes.subarray(0, 4));
   if (tag !== "SBL1") throw new Error(`tag ${tag}`);
@@ -128,9 +173,15 @@ export function readPacked(bytes: Uint8Array): Matrix {
   const alignment = words >= 65536 ? 128 : 32;
   at = alignUp(at, alignment);
 
+  const elementOf = (term: Term, mid: number[]): Element => {
+    if (term.kind === 1) return signReader(view, at, term.columns);
+    if (term.kind === 2) return readCode84(signReader(view, at, term.columns / 2));
+    if (term.kind === 3) return readFactored(view, at, term, mid);
+    return readTable(view, at, term, tables.get(term.table) ?? new Int8Array());
+  };
   const values = new Float32Array(rows * cols);
   terms.forEach((term, t) => {
-    const element = readTerm(view, at, term, mids[t] ?? []);
+    const element = elementOf(term, mids[t] ?? []);
     for (let i = 0; i < rows; i++) {
       for (let j = 0; j < term.columns; j++) {
         const index = i * cols + term.first + j;

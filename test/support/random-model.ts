@@ -5,6 +5,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { safetensorsFile, type TensorBytes } from "./safetensors-writer.js";
 import { repeatableRandom, tinyTokenizer, words, writeTinyModel } from "./tiny-model.js";
 
 export interface Shape {
@@ -20,17 +21,20 @@ export interface Shape {
 export const small: Shape = { hidden: 64, inner: 128, layers: 3, heads: 4, context: 64 };
 
 // The tokenizer's 299 pieces and some ids that no piece has, as many real models have them.
-const vocab = 304;
+export const vocab = 304;
 
 /** Writes the model into a fresh directory and returns its path. */
 export function writeRandomModel(shape: Shape = small): string {
   const directory = writeTinyModel(tinyTokenizer(words));
   writeFileSync(join(directory, "config.json"), JSON.stringify(configOf(shape)));
-  writeFileSync(join(directory, "model.safetensors"), safetensors(tensorsOf(shape)));
+  writeFileSync(
+    join(directory, "model.safetensors"),
+    safetensorsFile(randomTensors(tensorsOf(shape))),
+  );
   return directory;
 }
 
-function configOf({ hidden, inner, layers, heads, context }: Shape): object {
+export function configOf({ hidden, inner, layers, heads, context }: Shape): object {
   return {
     architectures: ["LlamaForCausalLM"],
     model_type: "llama",
@@ -69,26 +73,15 @@ function tensorsOf({ hidden, inner, layers }: Shape): Map<string, number[]> {
   return tensors;
 }
 
-/** Layout: u64 length of the header | the header, JSON | the tensors, float32, in that order. */
-function safetensors(tensors: Map<string, number[]>): Buffer {
+function randomTensors(shapes: Map<string, number[]>): TensorBytes[] {
   const random = repeatableRandom(1);
-  const header: Record<string, object> = {};
-  const bodies: Buffer[] = [];
-  let offset = 0;
-  for (const [name, shape] of tensors) {
+  return [...shapes].map(([name, shape]) => {
     const count = shape.reduce((product, extent) => product * extent, 1);
     // Norms of one; rows of matrices of about unit length, so that activations keep their size.
     const scale = Math.sqrt(3 / (shape[1] ?? 1));
     const values = Float32Array.from({ length: count }, () =>
       shape.length === 1 ? 1 : scale * (2 * random() - 1),
     );
-    bodies.push(Buffer.from(values.buffer));
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + 4 * count] };
-    offset += 4 * count;
-  }
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(padded.length));
-  return Buffer.concat([length, padded, ...bodies]);
+    return { name, dtype: "F32", shape, bytes: new Uint8Array(values.buffer) };
+  });
 }

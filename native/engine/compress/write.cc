@@ -61,6 +61,9 @@ std::vector<OutputTensor> in_file_order(const WriteRequest& request,
   for (const StoredBlock& block : *request.blocks)
     for (const TensorView& tensor : block.file->tensors())
       tensors.push_back({{tensor.name, tensor.dtype, tensor.shape}, tensor.bytes});
+  if (request.tables != nullptr)
+    for (const FinishedTensor& tensor : *request.tables)
+      tensors.push_back({tensor.spec, tensor.bytes});
   for (const FinishedTensor& tensor : ends) tensors.push_back({tensor.spec, tensor.bytes});
   const TensorView* norm = request.checkpoint->find(request.manifest->final_norm);
   CHECK(norm != nullptr);
@@ -70,6 +73,16 @@ std::vector<OutputTensor> in_file_order(const WriteRequest& request,
     for (const OutputTensor& tensor : tensors)
       if (kept_alignment(tensor) == alignment) ordered.push_back(tensor);
   return ordered;
+}
+
+/// Every byte of the blocks' tensors and of the tables their linears share.
+uint64_t body_bytes(const WriteRequest& request) {
+  uint64_t bytes = 0;
+  for (const StoredBlock& block : *request.blocks)
+    for (const TensorView& tensor : block.file->tensors()) bytes += tensor.bytes.size();
+  if (request.tables != nullptr)
+    for (const FinishedTensor& tensor : *request.tables) bytes += tensor.bytes.size();
+  return bytes;
 }
 
 std::string config_text(const Json& source, const WrittenModel& written) {
@@ -120,8 +133,7 @@ WrittenModel write_model(const WriteRequest& request, JobControl& control) {
 
   WrittenModel written;
   written.bytes = fs::file_size(path);
-  written.bits_per_weight_body =
-      bits_per_weight(request.plan->body_bytes, request.plan->body_weights);
+  written.bits_per_weight_body = bits_per_weight(body_bytes(request), request.plan->body_weights);
   written.bits_per_weight_file = bits_per_weight(written.bytes, request.manifest->parameters);
   FileWriter config((fs::path(request.directory) / "config.json").string());
   config.write(config_text(request.checkpoint->config(), written));

@@ -19,6 +19,8 @@ struct WriteRequest {
   const Model* model = nullptr;  // for the embedding and the head
   const CompressionPlan* plan = nullptr;
   const std::vector<StoredBlock>* blocks = nullptr;
+  /// Tables that packed linears share, named shared_table_name(number); null when there are none.
+  const std::vector<FinishedTensor>* tables = nullptr;
 };
 
 struct WrittenModel {

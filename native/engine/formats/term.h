@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/half.h"
@@ -18,6 +19,11 @@ struct SignOperand;  // formats/signs/sign_dot.h
 
 inline constexpr int64_t kTableEntries = 256;  // vectors of a shared table: one an index byte
 inline constexpr int kMostTables = 256;        // of a model
+
+/// The tensor that holds shared table `number`.
+inline std::string shared_table_name(int number) {
+  return "model.tables." + std::to_string(number);
+}
 
 /// Bytes of a shared table whose vectors have `width` int8 entries.
 inline constexpr uint64_t shared_table_bytes(int64_t width) {

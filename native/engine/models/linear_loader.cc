@@ -17,12 +17,19 @@ struct Suffix {
 constexpr Suffix kSuffixes[] = {
     {".packed", "packed"}, {".int4", "int4"}, {".int8", "int8"}, {".weight", "dense"}};
 
+/// Tables are claimed when a linear names them, so one that none names is left over.
+SharedTables tables_in(TensorClaims& claims) {
+  return [&claims](int number) { return claims.claim_if_present(shared_table_name(number)); };
+}
+
 /// The tensor `stem` + suffix in the first format that has one; null if none has.
 std::shared_ptr<const Weight> find_weight(const std::string& stem, Shape shape,
                                           TensorClaims& claims) {
   for (const Suffix& suffix : kSuffixes) {
     const TensorView* tensor = claims.claim_if_present(stem + suffix.suffix);
-    if (tensor != nullptr) return find_format(suffix.format)->view(*tensor, shape);
+    if (tensor != nullptr) {
+      return find_format(suffix.format)->view(*tensor, shape, tables_in(claims));
+    }
   }
   return nullptr;
 }
@@ -53,7 +60,8 @@ Linear load_linear(const LinearSpec& spec, BiasRule bias, WeightMode mode, Tenso
   linear.name = spec.name;
   linear.shape = spec.shape;
   if (const TensorView* whole = claims.claim_if_present(spec.name + ".packed")) {
-    linear.parts.push_back(make_part(find_format("packed")->view(*whole, spec.shape), mode));
+    auto weight = find_format("packed")->view(*whole, spec.shape, tables_in(claims));
+    linear.parts.push_back(make_part(std::move(weight), mode));
     return linear;
   }
   for (size_t i = 0; i < spec.parts.size(); ++i) {

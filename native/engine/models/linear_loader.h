@@ -14,6 +14,7 @@ enum class BiasRule { kNone, kExpected };
 
 /// `spec.name`.packed for the whole stack if there is one, else each part by itself: `part`.packed,
 /// .int4, .int8 or .weight. A part stored as .weight has its .bias beside it when one is expected.
+/// Shared tables that a packed tensor names are claimed with it.
 /// Throws kCorruptFile or kUnsupportedFormat by name.
 Linear load_linear(const LinearSpec& spec, BiasRule bias, WeightMode mode, TensorClaims& claims);
 

@@ -26,6 +26,8 @@ struct Known {
 std::map<std::string, Known> known_weights(const Manifest& manifest, const ModelConfig& config) {
   std::map<std::string, Known> known;
   const auto stem = [](const std::string& name) { return name.substr(0, name.rfind('.')); };
+  // Tables that packed linears share are bytes of those linears.
+  known["model.tables"] = {{0, 0}, true};
   for (const BlockSpec& block : manifest.blocks) {
     for (const LinearSpec& linear : block.linears) {
       known[linear.name] = {linear.shape, true};
@@ -48,7 +50,12 @@ const Format* format_of(const std::string& name) {
   return nullptr;  // dense
 }
 
-InspectedTensor inspect_one(const TensorView& tensor, const std::map<std::string, Known>& known) {
+SharedTables tables_of(const Checkpoint& checkpoint) {
+  return [&checkpoint](int number) { return checkpoint.find(shared_table_name(number)); };
+}
+
+InspectedTensor inspect_one(const Checkpoint& checkpoint, const TensorView& tensor,
+                            const std::map<std::string, Known>& known) {
   InspectedTensor out;
   out.name = tensor.name;
   out.bytes = tensor.bytes.size();
@@ -59,7 +66,7 @@ InspectedTensor inspect_one(const TensorView& tensor, const std::map<std::string
     out.body = at->second.body;
     const Shape shape = at->second.shape;
     if (const Format* format = format_of(tensor.name)) {
-      out.format = format->view(tensor, shape)->describe();
+      out.format = format->view(tensor, shape, tables_of(checkpoint))->describe();
       out.shape = {shape.rows, shape.cols};
     }
   }
@@ -87,7 +94,7 @@ Inspection inspect(const Checkpoint& checkpoint) {
   out.bits_per_weight_file = bits_per_weight(out.bytes, out.parameters);
   uint64_t body_bytes = 0;
   for (const TensorView& tensor : checkpoint.tensors()) {
-    out.tensors.push_back(inspect_one(tensor, known));
+    out.tensors.push_back(inspect_one(checkpoint, tensor, known));
     if (out.tensors.back().body) body_bytes += out.tensors.back().bytes;
   }
   int64_t body_weights = 0;
@@ -108,7 +115,7 @@ UnpackedTensor unpack_tensor(const std::string& path, const std::string& name) {
   const Architecture& architecture = find_architecture(checkpoint.config(), path);
   const auto known = known_weights(architecture.manifest(checkpoint.config(), path),
                                    architecture.parse_config(checkpoint.config(), path));
-  const InspectedTensor facts = inspect_one(*tensor, known);
+  const InspectedTensor facts = inspect_one(checkpoint, *tensor, known);
   if (facts.shape.empty() || facts.shape.size() > 2) {
     throw Error(ErrorCode::kInvalidOption, "tensor " + name + " is no matrix", {{"tensor", name}});
   }
@@ -122,7 +129,8 @@ UnpackedTensor unpack_tensor(const std::string& path, const std::string& name) {
   }
   UnpackedTensor out = {shape.rows, shape.cols, {}};
   out.values.resize(static_cast<size_t>(shape.count()));
-  format->view(matrix, shape)->unpack_rows(0, Matrix(out.values.data(), shape.rows, shape.cols));
+  format->view(matrix, shape, tables_of(checkpoint))
+      ->unpack_rows(0, Matrix(out.values.data(), shape.rows, shape.cols));
   return out;
 }
 

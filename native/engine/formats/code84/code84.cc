@@ -23,15 +23,14 @@ unsigned code_bit(unsigned code, int t) {
   return static_cast<unsigned>(std::popcount(code & (1u | static_cast<unsigned>(t) << 1))) & 1u;
 }
 
+/// The words of four rows.
 struct Unit {
-  uint32_t rows[kQuad];
+  uint64_t rows[2];
 };
 static_assert(sizeof(Unit) == kUnitBytes);
 
 Unit operator^(const Unit& a, const Unit& b) {
-  Unit out;
-  for (int64_t i = 0; i < kQuad; ++i) out.rows[i] = a.rows[i] ^ b.rows[i];
-  return out;
+  return {{a.rows[0] ^ b.rows[0], a.rows[1] ^ b.rows[1]}};
 }
 
 /// The sign words of one quad, from its stored words: seven XORs a block.

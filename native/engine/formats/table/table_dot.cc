@@ -80,16 +80,28 @@ const TableKernel kAvx2 = {"avx2", dot_avx2};
 
 const TableKernel kPortable = {"portable", dot_portable};
 
-/// Writes the vectors that `count` index bytes of each of 4 rows name, from vector `first` on, to
-/// out [4, row_stride]. `unit` is the quad's first unit; first is a multiple of 4.
+/// Writes the vectors that the index bytes of 4 rows name, from vector `vectors.begin`, a multiple
+/// of 4, on, to out [4, row_stride]. `unit` is the quad's first unit.
 template <int64_t kWidth>
 void write_out(const TableTask& task, const uint8_t* unit, Range vectors, int8_t* out,
                int64_t row_stride) {
+  const int8_t* const table =
+      task.table;  // bytes written below could be the task's, for all gcc knows
+  const int64_t whole = vectors.begin + (vectors.end - vectors.begin) / kWordIndices * kWordIndices;
   for (int64_t r = 0; r < kQuad; ++r) {
     int8_t* to = out + r * row_stride;
-    for (int64_t v = vectors.begin; v < vectors.end; ++v, to += kWidth) {
-      const uint8_t index = unit[v / kWordIndices * kUnitBytes + 4 * r + v % kWordIndices];
-      std::memcpy(to, task.table + index * kWidth, kWidth);
+    const uint8_t* from = unit + vectors.begin / kWordIndices * kUnitBytes + 4 * r;
+    for (int64_t v = vectors.begin; v < whole; v += kWordIndices, from += kUnitBytes) {
+      uint32_t word;
+      std::memcpy(&word, from, sizeof(word));
+      std::memcpy(to, table + (word & 0xFF) * kWidth, kWidth);
+      std::memcpy(to + kWidth, table + (word >> 8 & 0xFF) * kWidth, kWidth);
+      std::memcpy(to + 2 * kWidth, table + (word >> 16 & 0xFF) * kWidth, kWidth);
+      std::memcpy(to + 3 * kWidth, table + (word >> 24) * kWidth, kWidth);
+      to += kWordIndices * kWidth;
+    }
+    for (int64_t v = whole; v < vectors.end; ++v, ++from, to += kWidth) {
+      std::memcpy(to, table + *from * kWidth, kWidth);
     }
   }
 }
