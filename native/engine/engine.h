@@ -187,6 +187,25 @@ UnpackedTensor unpack_tensor(const std::string& path, const std::string& name);
 
 enum class Effort { kFast, kBalanced, kMax };
 
+/// One training within a compression. Where a number is negative the effort decides.
+struct StageTraining {
+  int64_t updates = -1;  // 0 leaves the stage out
+  float rate = -1;       // of signs' latents, or of float weights relative to their size
+  float scale_rate = -1;  // of scales and norms, relative to their size
+};
+
+/// What a compression does, stage by stage, for who wants to know what each is worth.
+struct CompressStages {
+  enum class Rates { kAllocated, kUniform };
+
+  Rates rates = Rates::kAllocated;
+  int64_t gradient_windows = -1;  // text for the importance of outputs; 0: outputs count alike
+  StageTraining absorb;  // before each fit, the block's linears that are still floats
+  StageTraining refine;  // after each fit, that linear alone
+  StageTraining block;   // then all linears of the block together
+  StageTraining model;   // at last the whole model, against the teacher's logits
+};
+
 struct CompressRequest {
   std::string source;
   std::string out;  // a directory; its weight file and config.json are written, last of all
@@ -197,6 +216,7 @@ struct CompressRequest {
   int threads = 0;
   std::string state;  // a directory for finished blocks; empty: `out` + ".state"
   bool tune = true;   // false: blocks stay as they were fitted, to see what tuning is worth
+  CompressStages stages;
 };
 
 struct CompressedLinear {

@@ -1,5 +1,5 @@
-// All linears of a block are fitted before any is packed: folding moves one linear's scale into
-// another's rows.
+// Folding moves one linear's scale into another's rows: all of a block are fitted before any is
+// packed.
 #include "compress/block.h"
 
 #include <algorithm>
@@ -8,68 +8,13 @@
 #include <utility>
 #include <variant>
 
-#include "base/buffer.h"
 #include "base/check.h"
-#include "base/rng.h"
 #include "compress/fit/factored/factored.h"
 #include "compress/fold.h"
 #include "formats/registry.h"
 
 namespace subbit {
 namespace {
-
-std::vector<float> stacked_bias(const Linear& linear) {
-  std::vector<float> bias;
-  for (const Linear::Part& part : linear.parts) {
-    const auto rows = static_cast<size_t>(part.weight->shape().rows);
-    CHECK(part.bias.empty() || part.bias.size() == rows);
-    if (part.bias.empty()) bias.resize(bias.size() + rows, 0.0f);
-    bias.insert(bias.end(), part.bias.begin(), part.bias.end());
-  }
-  return bias;
-}
-
-Buffer<float> stacked_weights(const Linear& linear) {
-  Buffer<float> values(linear.shape.count());
-  Matrix rest(values.data(), linear.shape.rows, linear.shape.cols);
-  for (const Linear::Part& part : linear.parts) {
-    const int64_t rows = part.weight->shape().rows;
-    part.weight->unpack_rows(0, rest.rows_from(0, rows));
-    rest = rest.rows_from(rows, rest.rows - rows);
-  }
-  CHECK(rest.rows == 0);
-  return values;
-}
-
-FittedLinear fit_linear(const BlockRequest& request, const LinearPlan& plan, uint64_t seed,
-                        ThreadPool& pool, const BlockStep& step) {
-  const LinearSpec& spec = *plan.spec;
-  const Linear* linear = request.model->find_linear(spec.name);
-  CHECK(linear != nullptr && linear->shape == spec.shape);
-  const auto moments = request.moments->find(spec.name);
-  CHECK(moments != request.moments->end());
-  const Buffer<float> weights = stacked_weights(*linear);
-
-  FittedLinear fitted;
-  fitted.name = spec.name;
-  if (plan.size.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
-  if (plan.size.bias) fitted.bias = stacked_bias(*linear);
-  FactoredOptions options;
-  CHECK(is_factored(plan.size));
-  options.rank = plan.size.terms[0].rank;
-  options.iterations = request.iterations;
-  options.seed = seed;
-  Importance importance;
-  importance.inputs = moments->second;
-  try {
-    fitted.fit = fit_factored({weights.data(), spec.shape.rows, spec.shape.cols}, importance,
-                              options, pool, [&](int) { step(spec.name); });
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kNonFinite) throw;
-    throw Error(ErrorCode::kNonFinite, spec.name + ": " + error.what(), {{"tensor", spec.name}});
-  }
-  return fitted;
-}
 
 FittedLinear& find_fitted(std::vector<FittedLinear>& fitted, const std::string& name) {
   const auto found = std::find_if(fitted.begin(), fitted.end(),
@@ -80,7 +25,6 @@ FittedLinear& find_fitted(std::vector<FittedLinear>& fitted, const std::string& 
 
 /// Moves s_pre where the plan says and leaves ones behind.
 void fold(FittedLinear& linear, const ScaleFold& target, FittedBlock& block) {
-  if (linear.pre_scale == PreScale::kOwn) return;
   std::vector<float> s_pre(linear.s_pre().size(), 1.0f);
   std::swap(s_pre, linear.s_pre());
   if (target.into == ScaleFold::Into::kRowsOf) {
@@ -167,20 +111,35 @@ std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& chec
   return specs;
 }
 
-FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool, const BlockStep& step) {
-  const BlockPlan& plan = *request.plan;
-  Rng seeds(request.seed);
-  FittedBlock block;
-  for (const LinearPlan& linear : plan.linears)
-    block.linears.push_back(fit_linear(request, linear, seeds.next(), pool, step));
-  for (const NormPlan& norm : plan.norms) {
-    const std::vector<float>* values = request.model->find_norm(norm.name);
-    CHECK(values != nullptr);
-    block.norms.push_back({norm.name, norm.folded, *values});
+FittedLinear fit_linear(const LinearFitRequest& request, ThreadPool& pool, const BlockStep& step) {
+  const LinearPlan& plan = *request.plan;
+  const std::string& name = plan.spec->name;
+  CHECK(request.weights->shape == plan.spec->shape);
+  FittedLinear fitted;
+  fitted.name = name;
+  fitted.pre_scale = PreScale::kOwn;
+  if (plan.size.bias) fitted.bias = request.weights->bias;
+  FactoredOptions options;
+  CHECK(is_factored(plan.size));
+  options.rank = plan.size.terms[0].rank;
+  options.iterations = request.iterations;
+  options.seed = request.seed;
+  try {
+    fitted.fit = fit_factored(request.weights->matrix(), request.importance, options, pool,
+                              [&](int) { step(name); });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNonFinite) throw;
+    throw Error(ErrorCode::kNonFinite, name + ": " + error.what(), {{"tensor", name}});
   }
-  for (size_t i = 0; i < plan.linears.size(); ++i)
+  return fitted;
+}
+
+void fold_scales(const BlockPlan& plan, FittedBlock& block) {
+  for (size_t i = 0; i < plan.linears.size(); ++i) {
+    if (plan.linears[i].size.own_pre_scale) continue;
+    block.linears[i].pre_scale = PreScale::kFolded;
     fold(block.linears[i], plan.linears[i].spec->fold, block);
-  return pack_block(plan, *request.checkpoint, std::move(block));
+  }
 }
 
 FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block) {

@@ -1,5 +1,5 @@
-// Compresses one decoder block: fits its linears, folds their input scales, packs, and checks the
-// packed bytes against the fit.
+// The steps of compressing one decoder block that need no training: fits a linear, folds input
+// scales, packs, and checks the packed bytes against the fit. Their order is block_stages.h's.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "compress/calibrate.h"
 #include "compress/fit/fitted_block.h"
 #include "compress/plan.h"
+#include "compress/tune/dense_map.h"
 #include "engine.h"
 #include "io/safetensors.h"
 #include "models/model.h"
@@ -29,17 +29,23 @@ struct FinishedBlock {
   std::vector<CompressedLinear> linears;
 };
 
-struct BlockRequest {
-  const BlockPlan* plan = nullptr;
-  const Model* model = nullptr;  // the block as yet uncompressed
-  const Checkpoint* checkpoint = nullptr;
-  const InputMoments* moments = nullptr;
+/// Called before every iteration of every fit with the linear's name; may throw to end the work.
+using BlockStep = std::function<void(const std::string& linear)>;
+
+struct LinearFitRequest {
+  const LinearPlan* plan = nullptr;
+  const DenseLinear* weights = nullptr;
+  Importance importance;
   int iterations = 0;
   uint64_t seed = 0;
 };
 
-/// Called before every iteration of every fit with the linear's name; may throw to end the work.
-using BlockStep = std::function<void(const std::string& linear)>;
+/// Throws kNonFinite naming the tensor, or what `step` throws. The linear keeps its s_pre.
+/// Memory: fit_factored's.
+FittedLinear fit_linear(const LinearFitRequest& request, ThreadPool& pool, const BlockStep& step);
+
+/// Moves every s_pre where the plan says and leaves ones behind.
+void fold_scales(const BlockPlan& plan, FittedBlock& block);
 
 /// The tensors announced in advance: names, types and sizes depend on the plan alone.
 std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& checkpoint);
@@ -49,9 +55,5 @@ FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, Fi
 /// What pack_block packed into `file`, as the runtime reads it.
 FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
                          std::span<const CompressedLinear> reports);
-
-/// Throws kNonFinite naming the tensor, or what `step` throws. Memory: the factors of all the
-/// block's linears, one byte a sign, and fit_factored's for the one at work.
-FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool, const BlockStep& step);
 
 }  // namespace subbit

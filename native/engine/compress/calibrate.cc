@@ -41,76 +41,93 @@ void check_abort(const JobControl& control) {
   if (control.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");
 }
 
-}  // namespace
-
-CalibrationStream::CalibrationStream(Model& model, Backend& backend,
-                                     std::span<const std::vector<int32_t>> windows)
-    : model_(model), backend_(backend), hidden_size_(model.config().hidden_size) {
-  const ModelConfig& config = model.config();
-  check_windows(windows, config);
-  int64_t tokens = 0;
-  for (const std::vector<int32_t>& window : windows) {
-    const auto length = static_cast<int64_t>(window.size());
-    windows_.push_back({tokens, length});
-    tokens += length;
-    longest_ = std::max(longest_, length);
-  }
-  const ActivationWidths widths = model.activation_widths();
-  hidden_ = Buffer<float>(tokens * hidden_size_);
-  scratch_ = Buffer<float>(longest_ * (2 * hidden_size_ + 1 + widths.wide + widths.mixed));
-  const int64_t kv_size = longest_ * config.num_key_value_heads * config.head_dim;
-  keys_ = Buffer<float>(kv_size);
-  values_ = Buffer<float>(kv_size);
-
-  model.prepare(longest_);
-  for (size_t i = 0; i < windows_.size(); ++i) {
-    Activations a = activations_for(windows_[i], hidden_.data() + windows_[i].first * hidden_size_);
-    model.embed(backend, windows[i], a);
-  }
-  backend.finish();
+std::vector<int64_t> lengths_of(const CalibrationRequest& request) {
+  check_windows(request.windows, request.model->config());
+  std::vector<int64_t> lengths;
+  for (const std::vector<int32_t>& window : request.windows)
+    lengths.push_back(static_cast<int64_t>(window.size()));
+  return lengths;
 }
 
-Activations CalibrationStream::activations_for(const Window& window, float* hidden) {
+}  // namespace
+
+CalibrationStream::CalibrationStream(const CalibrationRequest& request, Backend& backend,
+                                     ThreadPool& pool)
+    : model_(*request.model),
+      backend_(backend),
+      pool_(pool),
+      compressed_(lengths_of(request), model_.config().hidden_size) {
+  const ModelConfig& config = model_.config();
   const ActivationWidths widths = model_.activation_widths();
-  float* next = scratch_.data() + longest_ * hidden_size_;
+  const int64_t longest = compressed_.longest();
+  scratch_ = Buffer<float>(longest * (2 * widths.hidden + 1 + widths.wide + widths.mixed));
+  const int64_t kv_size = longest * config.num_key_value_heads * config.head_dim;
+  keys_ = Buffer<float>(kv_size);
+  values_ = Buffer<float>(kv_size);
+  model_.prepare(longest);
+  if (request.teacher == TeacherStream::kKept)
+    teacher_.emplace(lengths_of(request), config.hidden_size);
+  for (size_t i = 0; i < request.windows.size(); ++i) {
+    const std::vector<int32_t>& window = request.windows[i];
+    Activations a = activations_for(std::ssize(window));
+    backend_.embed(*request.embedding, window, a.h);
+    backend_.finish();
+    compressed_.write(i, a.h.matrix(), pool_);
+    if (!teacher_.has_value()) continue;
+    model_.embed(backend_, window, a);
+    backend_.finish();
+    teacher_->write(i, a.h.matrix(), pool_);
+  }
+}
+
+const HiddenStates& CalibrationStream::teacher() const {
+  CHECK(teacher_.has_value());
+  return *teacher_;
+}
+
+Activations CalibrationStream::activations_for(int64_t tokens) {
+  const ActivationWidths widths = model_.activation_widths();
+  const int64_t longest = compressed_.longest();
+  float* next = scratch_.data();
   const auto carve = [&](int64_t width) {
-    const Tensor tensor{next, window.tokens, width, width, nullptr};
-    next += longest_ * width;
+    const Tensor tensor{next, tokens, width, width, nullptr};
+    next += longest * width;
     return tensor;
   };
   Activations a;
-  a.h = {hidden, window.tokens, hidden_size_, hidden_size_, nullptr};
-  a.normed = carve(hidden_size_);
+  a.h = carve(widths.hidden);
+  a.normed = carve(widths.hidden);
   a.wide = carve(widths.wide);
   a.mixed = carve(widths.mixed);
   a.normed.row_scale = carve(1).data;
   return a;
 }
 
-void CalibrationStream::run(int64_t index, const Window& window, Backend& backend, float* hidden) {
-  Activations a = activations_for(window, hidden);
-  const KvLayer kv{KvType::kF32, keys_.data(), values_.data(), longest_};
-  model_.block(backend, index, {0, window.tokens}, kv, a);
+Activations CalibrationStream::run(int64_t index, const HiddenStates& states, size_t window,
+                                   Backend& backend) {
+  const int64_t tokens = states.length(window);
+  Activations a = activations_for(tokens);
+  states.read(window, a.h.matrix(), pool_);
+  const KvLayer kv{KvType::kF32, keys_.data(), values_.data(), states.longest()};
+  model_.block(backend, index, {0, tokens}, kv, a);
   backend.finish();
+  return a;
 }
 
 void CalibrationStream::report(int64_t index, size_t window, JobControl& control) const {
   check_abort(control);
   if (!control.on_progress || window % kWindowsPerEvent != 0) return;
   const double blocks = static_cast<double>(model_.config().num_hidden_layers);
-  const double done = static_cast<double>(window) / static_cast<double>(windows_.size());
+  const double done = static_cast<double>(window) / static_cast<double>(compressed_.windows());
   control.on_progress(
       {"calibrate", static_cast<double>(index) + done, blocks, "block " + std::to_string(index)});
 }
 
 InputMoments CalibrationStream::observe(int64_t index, JobControl& control) {
   ObservingBackend observer(backend_);
-  for (size_t i = 0; i < windows_.size(); ++i) {
+  for (size_t i = 0; i < compressed_.windows(); ++i) {
     report(index, i, control);
-    const Window& window = windows_[i];
-    std::copy_n(hidden_.data() + window.first * hidden_size_, window.tokens * hidden_size_,
-                scratch_.data());
-    run(index, window, observer, scratch_.data());
+    run(index, compressed_, i, observer);
   }
   InputMoments moments;
   for (const auto& [name, squares] : observer.squares()) {
@@ -125,10 +142,18 @@ InputMoments CalibrationStream::observe(int64_t index, JobControl& control) {
   return moments;
 }
 
-void CalibrationStream::advance(int64_t index, JobControl& control) {
-  for (const Window& window : windows_) {
+void CalibrationStream::advance_teacher(int64_t index, JobControl& control) {
+  if (!teacher_.has_value()) return;
+  for (size_t i = 0; i < teacher_->windows(); ++i) {
     check_abort(control);
-    run(index, window, backend_, hidden_.data() + window.first * hidden_size_);
+    teacher_->write(i, run(index, *teacher_, i, backend_).h.matrix(), pool_);
+  }
+}
+
+void CalibrationStream::advance(int64_t index, JobControl& control) {
+  for (size_t i = 0; i < compressed_.windows(); ++i) {
+    check_abort(control);
+    compressed_.write(i, run(index, compressed_, i, backend_).h.matrix(), pool_);
   }
 }
 

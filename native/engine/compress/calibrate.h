@@ -2,19 +2,22 @@
 // about each linear's inputs. Runs the architecture's own forward pass through a back end that
 // looks on; there is no second forward pass.
 //
-// The stream carries the *compressed* model's hidden states: a block is observed on what the
-// compressed blocks before it really yield, then replaced, then passed. The next issue's tuning
-// keeps a second stream of the uncompressed model's states beside this one, as its targets.
+// Two streams: the *compressed* model's hidden states, where a block is observed on what the
+// compressed blocks before it really yield, then replaced, then passed; and, where blocks are
+// trained, the uncompressed model's, the targets.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "base/buffer.h"
+#include "base/thread_pool.h"
+#include "compress/tune/hidden_states.h"
 #include "engine.h"
 #include "models/model.h"
 
@@ -23,39 +26,52 @@ namespace subbit {
 /// Mean of x_j^2 over all calibration tokens, per input column, by the linear's name.
 using InputMoments = std::map<std::string, std::vector<float>, std::less<>>;
 
-/// Hidden states of all windows between two blocks.
-/// Memory: 4 bytes * (tokens * hidden_size + window * (2 hidden_size + 1 + wide + mixed
-/// + 2 kv_heads * head_dim)), `window` being the longest window, wide and mixed as in
-/// ActivationWidths.
+/// Whether the uncompressed model's states are kept beside the compressed one's.
+enum class TeacherStream { kNone, kKept };
+
+struct CalibrationRequest {
+  Model* model = nullptr;              // holds the original; blocks are replaced as they are done
+  const Weight* embedding = nullptr;   // what the compressed model will embed with
+  std::span<const std::vector<int32_t>> windows;
+  TeacherStream teacher = TeacherStream::kNone;
+};
+
+/// Memory: a HiddenStates for each stream, and 4 bytes * window * (2 hidden_size + 1 + wide + mixed
+/// + 2 kv_heads * head_dim), `window` being the longest window, wide and mixed as in
+/// ActivationWidths. For 64 windows of 1,024 tokens of a 7B model: 1.1 GB for both streams.
 class CalibrationStream {
  public:
-  /// Embeds the windows. The model is prepared for their length, and must outlive this. Throws
-  /// kInvalidOption on a window that is empty, too long, or holds an id outside the vocabulary.
-  CalibrationStream(Model& model, Backend& backend, std::span<const std::vector<int32_t>> windows);
+  /// Embeds the windows. The model is prepared for their length; it and the back end must outlive
+  /// this. Throws kInvalidOption on a window that is empty, too long, or holds an id outside the
+  /// vocabulary.
+  CalibrationStream(const CalibrationRequest& request, Backend& backend, ThreadPool& pool);
 
-  int64_t tokens() const { return hidden_.size() / hidden_size_; }
+  int64_t tokens() const { return compressed_.tokens(); }
+  int64_t longest_window() const { return compressed_.longest(); }
+  const HiddenStates& compressed() const { return compressed_; }
+  /// Only where kept.
+  const HiddenStates& teacher() const;
 
-  /// Runs block `index` as the model now holds it and gives the moments of its linears' inputs.
-  /// The stream stays where it was. Throws kAborted, kNonFinite.
+  /// Runs block `index` as the model holds it on the compressed stream and gives the moments of its
+  /// linears' inputs. The stream stays where it was. Throws kAborted, kNonFinite.
   InputMoments observe(int64_t index, JobControl& control);
-  /// Moves the stream behind block `index` as the model now holds it. Throws kAborted.
+  /// Moves the teacher's stream, where kept, behind block `index`, which the model must still hold
+  /// as the original. Throws kAborted.
+  void advance_teacher(int64_t index, JobControl& control);
+  /// Moves the compressed stream behind block `index` as the model holds it. Throws kAborted.
   void advance(int64_t index, JobControl& control);
 
  private:
-  struct Window {
-    int64_t first = 0;  // row of hidden_
-    int64_t tokens = 0;
-  };
-  Activations activations_for(const Window& window, float* hidden);
-  void run(int64_t index, const Window& window, Backend& backend, float* hidden);
+  Activations activations_for(int64_t tokens);
+  /// Block `index` of the window's rows in `states`; the result lies in the activations' h.
+  Activations run(int64_t index, const HiddenStates& states, size_t window, Backend& backend);
   void report(int64_t index, size_t window, JobControl& control) const;
 
   Model& model_;
   Backend& backend_;
-  int64_t hidden_size_;
-  std::vector<Window> windows_;
-  int64_t longest_ = 0;
-  Buffer<float> hidden_;   // [tokens, hidden_size]
+  ThreadPool& pool_;
+  HiddenStates compressed_;
+  std::optional<HiddenStates> teacher_;
   Buffer<float> scratch_;  // one window's hidden, normed with row scales, wide, mixed
   Buffer<float> keys_;
   Buffer<float> values_;

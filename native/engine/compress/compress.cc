@@ -2,6 +2,8 @@
 // time. Each step is a file beside this one; here is only their order.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <utility>
 
@@ -9,10 +11,11 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/thread_pool.h"
-#include "compress/block.h"
+#include "compress/block_stages.h"
 #include "compress/block_store.h"
 #include "compress/calibrate.h"
 #include "compress/fingerprint.h"
+#include "compress/fit/int4/fit_int4.h"
 #include "compress/plan.h"
 #include "compress/tune/tune.h"
 #include "compress/write.h"
@@ -38,6 +41,40 @@ int iterations_of(Effort effort) {
   return 150;
 }
 
+/// The embedding as it will be written, while blocks are compressed behind it.
+class EndWeight {
+ public:
+  EndWeight(const Model& model, const std::string& name) {
+    const Linear* linear = model.find_linear(name);
+    CHECK(linear != nullptr);
+    bytes_ = fit_int4(*linear->parts[0].weight);
+    weight_ = find_format("int4")->view({name, DType::kU8, {std::ssize(bytes_)}, bytes_},
+                                        linear->shape);
+  }
+  const Weight& weight() const { return *weight_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::shared_ptr<const Weight> weight_;
+};
+
+/// Measuring gradients holds every weight as a float, here 8 GiB; see kMostTunedSigns.
+constexpr int64_t kMostGradientBytes = int64_t{8} << 30;
+
+int64_t model_weights(const Manifest& manifest) { return manifest.parameters; }
+
+/// The squared gradients behind a block, damped, their mean one.
+std::vector<float> channel_weights(const std::vector<float>& gradients) {
+  double sum = 0.0;
+  for (const float g : gradients) sum += g;
+  const double mean = sum / static_cast<double>(gradients.size());
+  std::vector<float> weights(gradients.size(), 1.0f);
+  if (!(mean > 0.0) || !std::isfinite(mean)) return weights;
+  for (size_t c = 0; c < weights.size(); ++c)
+    weights[c] = static_cast<float>(0.8 * gradients[c] / mean + 0.2);
+  return weights;
+}
+
 class Compression {
  public:
   Compression(const CompressRequest& request, JobControl& control);
@@ -46,12 +83,14 @@ class Compression {
  private:
   void find_stored_blocks();
   void compress_missing_blocks();
-  FinishedBlock compress_one(size_t index, const InputMoments& moments);
+  void measure_gradients_once();
+  FinishedBlock compress_one(size_t index, CalibrationStream& stream);
   void tune_blocks();
   bool find_tuned_blocks();
   bool can_tune() const;
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
   void report_fit(const std::string& linear);
+  void report_update(size_t block, const std::string& stage, double error);
 
   const CompressRequest& request_;
   JobControl& control_;
@@ -67,6 +106,10 @@ class Compression {
   bool tuned_ = false;
   int64_t fit_steps_ = 0;
   int64_t fit_steps_total_ = 0;
+  BlockSchedule schedule_{{0, 0, 0}, {0, 0, 0}, {0, 0, 0}};
+  GradientMoments gradients_;
+  int64_t updates_ = 0;
+  int64_t updates_total_ = 0;
 };
 
 void check_request(const CompressRequest& request) {
@@ -112,7 +155,9 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       model_(architecture_.load(checkpoint_, WeightMode::kAsStored)),
       plan_(plan_compression(manifest_, *model_, checkpoint_, request.bits_per_weight)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
-      pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {}
+      pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
+  if (request.tune) schedule_ = block_schedule(request.effort, request.stages);
+}
 
 void Compression::find_stored_blocks() {
   for (size_t i = 0; i < plan_.blocks.size(); ++i) {
@@ -121,6 +166,7 @@ void Compression::find_stored_blocks() {
     if (blocks_.back().file != nullptr) {
       ++resumed_;
     } else {
+      updates_total_ += schedule_.updates(std::ssize(plan_.blocks[i].linears));
       fit_steps_total_ +=
           static_cast<int64_t>(plan_.blocks[i].linears.size()) * iterations_of(request_.effort);
     }
@@ -137,16 +183,53 @@ void Compression::report_fit(const std::string& linear) {
   ++fit_steps_;
 }
 
-FinishedBlock Compression::compress_one(size_t index, const InputMoments& moments) {
+void Compression::report_update(size_t block, const std::string& stage, double error) {
+  if (control_.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");
+  if (control_.on_progress) {
+    char detail[64];
+    std::snprintf(detail, sizeof detail, "block %zu/%zu, error %.4f: ", block + 1, blocks_.size(),
+                  error);
+    control_.on_progress({"tune blocks", static_cast<double>(updates_),
+                          static_cast<double>(updates_total_), detail + stage});
+  }
+  ++updates_;
+}
+
+/// Importances of outputs: for the fits, and for the channels of the residual stream.
+void Compression::measure_gradients_once() {
+  const bool fits = model_weights(manifest_) * int64_t{4} <= kMostGradientBytes;
+  if (!request_.tune || request_.stages.gradient_windows == 0 || !fits) return;
+  gradients_ =
+      measure_gradients({&manifest_, model_.get(), request_.calibration}, pool_, control_);
+}
+
+FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream) {
   Rng seeds(request_.seed);
   BlockRequest request;
   request.plan = &plan_.blocks[index];
+  request.index = static_cast<int64_t>(index);
   request.model = model_.get();
   request.checkpoint = &checkpoint_;
-  request.moments = &moments;
+  request.gradients = &gradients_;
+  request.schedule = schedule_;
   request.iterations = iterations_of(request_.effort);
   for (size_t i = 0; i <= index; ++i) request.seed = seeds.next();
-  return compress_block(request, pool_, [this](const std::string& name) { report_fit(name); });
+  const InputMoments moments = stream.observe(request.index, control_);
+  request.moments = &moments;
+  if (schedule_.trains()) {
+    stream.advance_teacher(request.index, control_);
+    request.data = {&stream.compressed(), &stream.teacher(), {}};
+    const auto gradients = gradients_.find(request.plan->linears.back().spec->name);
+    request.data.weights = gradients != gradients_.end()
+                               ? channel_weights(gradients->second)
+                               : inverse_variances(stream.teacher(), pool_);
+  }
+  BlockEvents events;
+  events.fit = [this](const std::string& name) { report_fit(name); };
+  events.update = [&](const std::string& stage, double error) {
+    report_update(index, stage, error);
+  };
+  return compress_block(request, pool_, events);
 }
 
 /// The model then runs the block as its users will.
@@ -178,13 +261,20 @@ void Compression::compress_missing_blocks() {
   const auto count = static_cast<size_t>(std::distance(last, blocks_.rend()));
   if (count == 0) return;
   const std::unique_ptr<Backend> backend = make_cpu_backend(pool_);
-  CalibrationStream stream(*model_, *backend, request_.calibration);
+  measure_gradients_once();
+  const EndWeight embedding(*model_, manifest_.embedding);
+  CalibrationStream stream(
+      {model_.get(), &embedding.weight(), request_.calibration,
+       schedule_.trains() ? TeacherStream::kKept : TeacherStream::kNone},
+      *backend, pool_);
   for (size_t i = 0; i < count; ++i) {
     const auto index = static_cast<int64_t>(i);
     if (missing(blocks_[i])) {
-      store_.save(index, compress_one(i, stream.observe(index, control_)));
+      store_.save(index, compress_one(i, stream));
       blocks_[i] = store_.load(index, tensors_of(plan_.blocks[i], checkpoint_));
       CHECK(!missing(blocks_[i]));
+    } else {
+      stream.advance_teacher(index, control_);
     }
     if (i + 1 == count) break;
     put_in_place(blocks_[i], plan_.blocks[i]);
@@ -222,7 +312,11 @@ bool Compression::find_tuned_blocks() {
 }
 
 void Compression::tune_blocks() {
-  const TuneSchedule schedule = tune_schedule(request_.effort);
+  const StageTraining& own = request_.stages.model;
+  TuneSchedule schedule = tune_schedule(request_.effort);
+  if (own.updates >= 0) schedule.steps = own.updates;
+  if (own.rate >= 0) schedule.latent_rate = own.rate;
+  if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
   if (!request_.tune || schedule.steps == 0 || !can_tune()) return;
   tuned_ = true;
   if (find_tuned_blocks()) return;

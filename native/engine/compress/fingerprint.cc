@@ -78,6 +78,24 @@ const char* effort_name(Effort effort) {
   return "";
 }
 
+Json training_of(const StageTraining& training) {
+  return Json(JsonArray{Json(training.updates), Json(static_cast<double>(training.rate)),
+                        Json(static_cast<double>(training.scale_rate))});
+}
+
+Json stages_of(const CompressRequest& request) {
+  const CompressStages& stages = request.stages;
+  JsonObject facts;
+  facts.emplace_back("tune", Json(request.tune));
+  facts.emplace_back("rates", Json(static_cast<int64_t>(stages.rates)));
+  facts.emplace_back("gradient_windows", Json(stages.gradient_windows));
+  facts.emplace_back("absorb", training_of(stages.absorb));
+  facts.emplace_back("refine", training_of(stages.refine));
+  facts.emplace_back("block", training_of(stages.block));
+  facts.emplace_back("model", training_of(stages.model));
+  return Json(std::move(facts));
+}
+
 }  // namespace
 
 Fingerprint fingerprint(const CompressRequest& request, const Checkpoint& checkpoint) {
@@ -89,6 +107,7 @@ Fingerprint fingerprint(const CompressRequest& request, const Checkpoint& checkp
   facts.emplace_back("bits_per_weight", Json(request.bits_per_weight));
   facts.emplace_back("effort", Json(std::string(effort_name(request.effort))));
   facts.emplace_back("seed", Json(std::to_string(request.seed)));
+  facts.emplace_back("stages", stages_of(request));
   Fingerprint result;
   result.text = Json(std::move(facts)).dump();
   Hash hash;

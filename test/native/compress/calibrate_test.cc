@@ -26,6 +26,12 @@ struct TinyModel {
   }
 };
 
+CalibrationRequest request_for(const TinyModel& tiny, std::span<const std::vector<int32_t>> windows,
+                               TeacherStream teacher = TeacherStream::kNone) {
+  const Linear* embedding = tiny.model->find_linear(tiny.manifest.embedding);
+  return {tiny.model.get(), embedding->parts[0].weight.get(), windows, teacher};
+}
+
 const std::vector<std::vector<int32_t>> kWindows = {{1, 5, 9, 33, 2, 60}, {1}, {1, 7, 7}};
 
 /// Counts what reaches it; computes nothing.
@@ -87,7 +93,7 @@ TEST(calibration_sees_every_linear_of_a_block_and_moves_only_when_told) {
   ThreadPool pool(2);
   const auto backend = make_cpu_backend(pool);
   JobControl control;
-  CalibrationStream stream(*tiny.model, *backend, kWindows);
+  CalibrationStream stream(request_for(tiny, kWindows), *backend, pool);
   EXPECT_EQ(stream.tokens(), 10);
   const InputMoments first = stream.observe(0, control);
   const InputMoments again = stream.observe(0, control);
@@ -110,7 +116,7 @@ TEST(the_moments_of_a_normed_input_are_those_of_the_norm) {
   ThreadPool pool(1);
   const auto backend = make_cpu_backend(pool);
   JobControl control;
-  CalibrationStream stream(*tiny.model, *backend, kWindows);
+  CalibrationStream stream(request_for(tiny, kWindows), *backend, pool);
   const InputMoments moments = stream.observe(0, control);
   const std::vector<float>& h = moments.at(tiny.manifest.blocks[0].linears[0].name);
   const std::vector<float>* norm = tiny.model->find_norm(tiny.manifest.blocks[0].norms[0]);
@@ -126,7 +132,7 @@ TEST(calibration_refuses_windows_that_do_not_fit_the_model) {
   ThreadPool pool(1);
   const auto backend = make_cpu_backend(pool);
   const auto make = [&](std::vector<std::vector<int32_t>> windows) {
-    CalibrationStream stream(*tiny.model, *backend, windows);
+    CalibrationStream stream(request_for(tiny, windows), *backend, pool);
   };
   EXPECT_ERROR(ErrorCode::kInvalidOption, "no calibration text", make({}));
   EXPECT_ERROR(ErrorCode::kInvalidOption, "length", make({{1, 2}, {}}));
@@ -140,7 +146,7 @@ TEST(calibration_stops_when_aborted) {
   TinyModel tiny("tiny-llama");
   ThreadPool pool(1);
   const auto backend = make_cpu_backend(pool);
-  CalibrationStream stream(*tiny.model, *backend, kWindows);
+  CalibrationStream stream(request_for(tiny, kWindows), *backend, pool);
   JobControl control;
   control.abort = true;
   EXPECT_ERROR(ErrorCode::kAborted, "aborted", stream.observe(0, control));

@@ -97,6 +97,10 @@ Matrix TapeBackend::gradient(const Tensor& tensor) {
   return {mirror(tensor.data), tensor.rows, tensor.cols, tensor.stride};
 }
 
+void TapeBackend::watch(const Tensor& tensor, std::function<void(ConstMatrix gradient)> look) {
+  undo_.push_back([this, tensor, look = std::move(look)] { look(gradient(tensor)); });
+}
+
 TapeBackend::Saved TapeBackend::reserve(int64_t rows, int64_t cols) {
   const int64_t count = rows * cols;
   if (block_ < blocks_.size() && used_ + count > blocks_[block_].size()) {

@@ -39,6 +39,8 @@ class TapeBackend final : public Backend {
   /// The gradient of the norm whose weight is read from `weight` is added to `gradient`.
   void set_norm_gradient(const float* weight, std::span<float> gradient);
   void clear_norm_gradients() { norm_gradients_.clear(); }
+  /// When the tape has played back to here, `look` gets the gradient of what the tensor holds now.
+  void watch(const Tensor& tensor, std::function<void(ConstMatrix gradient)> look);
 
   /// From now on the rows that rope and attention see are sequences of these lengths, one after
   /// another, each from position 0. Empty: one sequence, however long.
