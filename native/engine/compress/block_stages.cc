@@ -114,7 +114,7 @@ void BlockStages::train_together() {
 FittedBlock BlockStages::run() {
   start();
   for (size_t i = 0; i < state_.linears.size(); ++i) {
-    if (i > 0) absorb(i);  // before the first fit there is no error to absorb
+    absorb(i);
     fit(i);
     refine(i);
   }

@@ -141,6 +141,11 @@ void BlockStudent::drop_gradients() {
   for (Norm& norm : norms_) norm.values.drop_gradient();
 }
 
+std::span<const float> BlockStudent::dense_gradient(size_t linear) const {
+  CHECK(maps_[linear].dense != nullptr);
+  return maps_[linear].dense->gradient();
+}
+
 BlockState BlockStudent::state() const {
   BlockState result = state_;
   for (size_t i = 0; i < maps_.size(); ++i) {

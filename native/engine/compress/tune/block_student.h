@@ -75,6 +75,8 @@ class BlockStudent {
   void step(const AdamStep& adam, const BlockRates& rates);
   void drop_gradients();
   BlockState state() const;
+  /// What is gathered for the weights of a linear that is dense and moves.
+  std::span<const float> dense_gradient(size_t linear) const;
 
  private:
   struct Map {
