@@ -111,6 +111,29 @@ export interface NativeInspection {
   }[];
 }
 
+/** One training; a number left out is the effort's. */
+export interface NativeTraining {
+  /** 0 leaves the stage out. */
+  updates?: number;
+  /** Of an update, at least: whole windows. */
+  tokens?: number;
+  /** Of signs' latents, or of float weights relative to their size. */
+  rate?: number;
+  /** Of scales and norms, relative to their size. */
+  scaleRate?: number;
+}
+
+/** What a compression does, stage by stage; for `bench/quality`, which measures their worth. */
+export interface NativeStages {
+  rates?: "allocated" | "uniform";
+  gradientWindows?: number;
+  teacherTokens?: number;
+  absorb?: NativeTraining;
+  refine?: NativeTraining;
+  block?: NativeTraining;
+  model?: NativeTraining;
+}
+
 export interface NativeCompressRequest {
   source: string;
   out: string;
@@ -120,6 +143,7 @@ export interface NativeCompressRequest {
   seed: bigint;
   threads: number;
   state: string;
+  stages?: NativeStages;
 }
 
 export interface NativeCompressResult {

@@ -86,6 +86,36 @@ Napi::Float32Array floats(Napi::Env env, const std::vector<float>& in) {
   return out;
 }
 
+/// Of a field that may be left out: null then.
+Napi::Value optional(const Napi::Object& in, const char* name) {
+  const Napi::Value value = in.Get(name);
+  return value.IsUndefined() ? in.Env().Null() : value;
+}
+
+void set_training(const Napi::Object& stages, const char* name, StageTraining& out) {
+  const Napi::Value value = optional(stages, name);
+  if (value.IsNull()) return;
+  const Napi::Object in = value.ToObject();
+  if (!optional(in, "updates").IsNull()) out.updates = integer(in, "updates");
+  if (!optional(in, "tokens").IsNull()) out.tokens = integer(in, "tokens");
+  if (!optional(in, "rate").IsNull()) out.rate = real(in, "rate");
+  if (!optional(in, "scaleRate").IsNull()) out.scale_rate = real(in, "scaleRate");
+}
+
+CompressStages to_stages(const Napi::Object& in) {
+  CompressStages out;
+  if (!optional(in, "rates").IsNull() && text(in, "rates") == "uniform")
+    out.rates = CompressStages::Rates::kUniform;
+  if (!optional(in, "gradientWindows").IsNull())
+    out.gradient_windows = integer(in, "gradientWindows");
+  if (!optional(in, "teacherTokens").IsNull()) out.teacher_tokens = integer(in, "teacherTokens");
+  set_training(in, "absorb", out.absorb);
+  set_training(in, "refine", out.refine);
+  set_training(in, "block", out.block);
+  set_training(in, "model", out.model);
+  return out;
+}
+
 /// Numbers past 2^53 do not occur in a file this side of nine petabytes.
 double as_number(uint64_t value) { return static_cast<double>(value); }
 double as_number(int64_t value) { return static_cast<double>(value); }
@@ -157,6 +187,7 @@ CompressRequest to_compress_request(const Napi::Object& in) {
   out.seed = bigint(in, "seed");
   out.threads = small_integer(in, "threads");
   out.state = text(in, "state");
+  if (!optional(in, "stages").IsNull()) out.stages = to_stages(in.Get("stages").ToObject());
   return out;
 }
 

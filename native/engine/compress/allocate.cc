@@ -77,4 +77,42 @@ std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t bud
   return chosen;
 }
 
+std::vector<size_t> allocate_uniformly(std::span<const AllocationUnit> units, uint64_t budget) {
+  const auto rate_of = [](const Candidate& candidate) {
+    return static_cast<double>(candidate.bytes) / static_cast<double>(candidate.size.shape.count());
+  };
+  // Every rate at which some linear would take its next candidate.
+  std::vector<double> rates;
+  for (const AllocationUnit& unit : units)
+    for (const Candidate& candidate : unit.candidates) rates.push_back(rate_of(candidate));
+  std::sort(rates.begin(), rates.end());
+  const auto choose = [&](double rate, uint64_t& bytes) {
+    std::vector<size_t> chosen;
+    bytes = 0;
+    for (const AllocationUnit& unit : units) {
+      size_t best = 0;
+      for (size_t i = 1; i < unit.candidates.size(); ++i) {
+        const Candidate& candidate = unit.candidates[i];
+        const bool fits = rate_of(candidate) <= rate;
+        const bool best_fits = rate_of(unit.candidates[best]) <= rate;
+        const bool larger = candidate.bytes > unit.candidates[best].bytes;
+        // The largest that fits; where none does, the smallest.
+        if (fits ? !best_fits || larger : !best_fits && !larger) best = i;
+      }
+      chosen.push_back(best);
+      bytes += unit.candidates[best].bytes;
+    }
+    return chosen;
+  };
+  const auto too_high = std::partition_point(rates.begin(), rates.end(), [&](double rate) {
+    uint64_t bytes = 0;
+    choose(rate, bytes);
+    return bytes <= budget;
+  });
+  uint64_t bytes = 0;
+  std::vector<size_t> chosen = choose(too_high == rates.begin() ? 0.0 : *(too_high - 1), bytes);
+  if (bytes > budget) return {};
+  return chosen;
+}
+
 }  // namespace subbit

@@ -36,4 +36,8 @@ struct AllocationUnit {
 /// step of each unit. Empty when the smallest candidates do not fit.
 std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t budget);
 
+/// The published rule, to compare with: every linear the same rate, in its largest candidate within
+/// it, the rate as high as `budget` allows. Empty when the smallest candidates do not fit.
+std::vector<size_t> allocate_uniformly(std::span<const AllocationUnit> units, uint64_t budget);
+
 }  // namespace subbit

@@ -78,7 +78,7 @@ void BlockStages::fit(size_t i) {
 void BlockStages::train(const std::string& stage, const StageTraining& training) {
   BlockPhase phase;
   phase.updates = training.updates;
-  phase.tokens_per_update = request_.schedule.tokens_per_update;
+  phase.tokens_per_update = training.tokens;
   phase.rates = {training.rate, training.rate, training.scale_rate};
   phase.latent_start = request_.schedule.latent_start;
   phase.seed = phase_seeds_.next();
@@ -136,6 +136,7 @@ FittedBlock BlockStages::run() {
 /// `own` with the effort's numbers where it has none.
 StageTraining resolved(StageTraining own, const StageTraining& effort) {
   if (own.updates < 0) own.updates = effort.updates;
+  if (own.tokens < 0) own.tokens = effort.tokens;
   if (own.rate < 0) own.rate = effort.rate;
   if (own.scale_rate < 0) own.scale_rate = effort.scale_rate;
   return own;
@@ -146,10 +147,9 @@ StageTraining resolved(StageTraining own, const StageTraining& effort) {
 BlockSchedule block_schedule(Effort effort, const CompressStages& stages) {
   (void)effort;
   BlockSchedule schedule;
-  schedule.absorb = resolved(stages.absorb, {0, 3e-3f, 0});
-  schedule.refine = resolved(stages.refine, {0, 3e-3f, 3e-3f});
-  schedule.together = resolved(stages.block, {0, 3e-3f, 3e-3f});
-  schedule.tokens_per_update = 1024;
+  schedule.absorb = resolved(stages.absorb, {0, 1024, 3e-3f, 0});
+  schedule.refine = resolved(stages.refine, {0, 1024, 3e-3f, 3e-3f});
+  schedule.together = resolved(stages.block, {0, 1024, 3e-3f, 3e-3f});
   schedule.latent_start = 0.3f;
   return schedule;
 }

@@ -21,10 +21,9 @@ namespace subbit {
 
 /// How the trainings of a block go; no negative numbers.
 struct BlockSchedule {
-  StageTraining absorb;
-  StageTraining refine;
-  StageTraining together;
-  int64_t tokens_per_update = 0;
+  StageTraining absorb{0};
+  StageTraining refine{0};
+  StageTraining together{0};
   float latent_start = 0.0f;
 
   bool trains() const { return absorb.updates + refine.updates + together.updates > 0; }

@@ -106,7 +106,7 @@ class Compression {
   bool tuned_ = false;
   int64_t fit_steps_ = 0;
   int64_t fit_steps_total_ = 0;
-  BlockSchedule schedule_{{0, 0, 0}, {0, 0, 0}, {0, 0, 0}};
+  BlockSchedule schedule_;
   GradientMoments gradients_;
   int64_t updates_ = 0;
   int64_t updates_total_ = 0;
@@ -153,7 +153,8 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       architecture_(find_architecture(checkpoint_.config(), checkpoint_.path())),
       manifest_(architecture_.manifest(checkpoint_.config(), checkpoint_.path())),
       model_(architecture_.load(checkpoint_, WeightMode::kAsStored)),
-      plan_(plan_compression(manifest_, *model_, checkpoint_, request.bits_per_weight)),
+      plan_(plan_compression(manifest_, *model_, checkpoint_, request.bits_per_weight,
+                             request.stages.rates)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
       pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
   if (request.tune) schedule_ = block_schedule(request.effort, request.stages);
@@ -315,6 +316,9 @@ void Compression::tune_blocks() {
   const StageTraining& own = request_.stages.model;
   TuneSchedule schedule = tune_schedule(request_.effort);
   if (own.updates >= 0) schedule.steps = own.updates;
+  if (own.tokens >= 0) schedule.tokens_per_step = own.tokens;
+  if (request_.stages.teacher_tokens >= 0)
+    schedule.teacher_tokens = request_.stages.teacher_tokens;
   if (own.rate >= 0) schedule.latent_rate = own.rate;
   if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
   if (!request_.tune || schedule.steps == 0 || !can_tune()) return;

@@ -79,7 +79,7 @@ const char* effort_name(Effort effort) {
 }
 
 Json training_of(const StageTraining& training) {
-  return Json(JsonArray{Json(training.updates), Json(static_cast<double>(training.rate)),
+  return Json(JsonArray{Json(training.updates), Json(training.tokens), Json(static_cast<double>(training.rate)),
                         Json(static_cast<double>(training.scale_rate))});
 }
 
@@ -89,6 +89,7 @@ Json stages_of(const CompressRequest& request) {
   facts.emplace_back("tune", Json(request.tune));
   facts.emplace_back("rates", Json(static_cast<int64_t>(stages.rates)));
   facts.emplace_back("gradient_windows", Json(stages.gradient_windows));
+  facts.emplace_back("teacher_tokens", Json(stages.teacher_tokens));
   facts.emplace_back("absorb", training_of(stages.absorb));
   facts.emplace_back("refine", training_of(stages.refine));
   facts.emplace_back("block", training_of(stages.block));

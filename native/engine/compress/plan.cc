@@ -79,7 +79,8 @@ void check_bits(double bits) {
 }  // namespace
 
 CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
-                                 const Checkpoint& checkpoint, double bits) {
+                                 const Checkpoint& checkpoint, double bits,
+                                 CompressStages::Rates rates) {
   check_bits(bits);
   CompressionPlan plan;
   std::vector<AllocationUnit> units;
@@ -90,6 +91,9 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
     for (const LinearSpec& spec : block.linears) {
       planned.linears.push_back(start_linear(spec, model));
       units.push_back(unit_for(planned.linears.back()));
+      if (rates == CompressStages::Rates::kUniform)  // the published recipe knows no other form
+        std::erase_if(units.back().candidates,
+                      [](const Candidate& form) { return !is_factored(form.size); });
       plan.body_weights += spec.shape.count();
       least_bytes += least_of(units.back());
     }
@@ -99,8 +103,10 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
     }
   }
   const auto budget = static_cast<uint64_t>(bits * static_cast<double>(plan.body_weights) / 8.0);
+  const auto choose =
+      rates == CompressStages::Rates::kUniform ? allocate_uniformly : allocate;
   const std::vector<size_t> chosen =
-      budget < norm_bytes ? std::vector<size_t>{} : allocate(units, budget - norm_bytes);
+      budget < norm_bytes ? std::vector<size_t>{} : choose(units, budget - norm_bytes);
   if (chosen.size() != units.size()) refuse_bits(bits, least_bytes + norm_bytes, plan.body_weights);
 
   plan.body_bytes = norm_bytes;

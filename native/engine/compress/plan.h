@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine.h"
 #include "formats/packed/pack.h"
 #include "io/checkpoint.h"
 #include "models/model.h"
@@ -41,6 +42,7 @@ struct CompressionPlan {
 /// The best use of `bits_per_weight` over the body. `manifest` must outlive the plan. Throws
 /// kInvalidOption, naming the least possible bits, when even the smallest forms do not fit.
 CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
-                                 const Checkpoint& checkpoint, double bits_per_weight);
+                                 const Checkpoint& checkpoint, double bits_per_weight,
+                                 CompressStages::Rates rates);
 
 }  // namespace subbit

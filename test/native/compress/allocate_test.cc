@@ -16,6 +16,7 @@ AllocationUnit unit_of(Shape shape, double sensitivity) {
   for (int64_t rank = 32; rank <= std::min(shape.rows, shape.cols); rank += 32) {
     const int64_t bytes = rank * (shape.rows + shape.cols) / 8 + 2 * shape.rows + 32;
     Candidate candidate;
+    candidate.size.shape = shape;
     candidate.size.terms.push_back({0, rank, shape.cols, false});
     candidate.bytes = static_cast<uint64_t>(bytes);
     candidate.error = predicted_factored_error(shape, rank);
@@ -123,6 +124,32 @@ TEST(the_budget_goes_to_whichever_kind_of_form_lowers_the_error_most) {
   shallow.candidates = {point(10, 1.0), point(20, 0.7)};
   const std::vector<AllocationUnit> units = {shallow, steep};
   EXPECT(allocate(units, 30) == (std::vector<size_t>{0, 1}));
+}
+
+TEST(uniform_rates_are_the_highest_that_all_fit_in) {
+  const std::vector<AllocationUnit> units = model_of(2);
+  uint64_t least = 0;
+  for (const AllocationUnit& unit : units) least += unit.candidates.front().bytes;
+  EXPECT(allocate_uniformly(units, least - 1).empty());
+  for (uint64_t budget = least; budget < 3 * least; budget += least / 7) {
+    const std::vector<size_t> chosen = allocate_uniformly(units, budget);
+    EXPECT_EQ(chosen.size(), units.size());
+    EXPECT(bytes_of(units, chosen) <= budget);
+    // One rate explains all: above no linear's own but the smallest's, below every linear's next.
+    double highest = 0;
+    double next = 1e9;
+    for (size_t i = 0; i < units.size(); ++i) {
+      const auto rate_at = [&](size_t at) {
+        const Candidate& candidate = units[i].candidates[at];
+        return static_cast<double>(candidate.bytes) /
+               static_cast<double>(candidate.size.shape.count());
+      };
+      if (chosen[i] > 0) highest = std::max(highest, rate_at(chosen[i]));
+      if (chosen[i] + 1 < units[i].candidates.size())
+        next = std::min(next, rate_at(chosen[i] + 1));
+    }
+    EXPECT(highest < next);
+  }
 }
 
 TEST(predicted_errors_are_the_measured_ones) {
