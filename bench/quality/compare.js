@@ -16,13 +16,12 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
-import { inspect } from "subbit";
+import { inspect, loadModel } from "subbit";
 
 import { readText } from "../../dist/calibration.js";
 import { runJob } from "../../dist/job.js";
 import { nativeAddon } from "../../dist/native.js";
 import { requireBos, resolveSource } from "../../dist/source.js";
-import { Tokenizer } from "../../dist/text.js";
 import { leadingWindows, spreadWindows } from "../../dist/windows.js";
 import { presets, trainedTokens } from "./presets.js";
 
@@ -109,11 +108,10 @@ async function measure(name, setting) {
     );
     const seconds = (performance.now() - started) / 1000;
     const { bitsPerWeight } = await inspect(out);
-    const judged = await runJob((report) =>
-      nativeAddon().evaluate(
-        { path: out, teacherPath: model, windows: windows.judged, threads, unpackToFloat: false },
-        report,
-      ),
+    const evaluation = { path: out, teacherPath: model, windows: windows.judged, threads };
+    const judged = await runJob(
+      (report) => nativeAddon().evaluate({ ...evaluation, unpackToFloat: false }, report),
+      {},
     );
     return {
       preset: name,
@@ -155,9 +153,9 @@ async function main() {
     },
   });
   const source = await resolveSource(values.model);
-  const tokenizer = new Tokenizer(source.tokenizerFiles);
-  const ids = await tokenizer.encode(await readText(values.text), { cache: true });
-  await tokenizer.close();
+  const original = await loadModel(values.model);
+  const ids = await original.tokenizer.encode(await readText(values.text));
+  await original.dispose();
   const setting = {
     model: source.path,
     bits: Number(values.bits),
