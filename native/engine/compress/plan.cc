@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "compress/allocate.h"
 #include "compress/candidates.h"
+#include "compress/fit/factored/factored.h"
 #include "compress/fold.h"
 
 namespace subbit {
