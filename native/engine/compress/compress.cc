@@ -59,6 +59,7 @@ class EndWeight {
 };
 
 /// Measuring gradients holds every weight as a float, here 8 GiB; see kMostTunedSigns.
+constexpr int64_t kGradientWindows = 32;
 constexpr int64_t kMostGradientBytes = int64_t{8} << 30;
 
 int64_t model_weights(const Manifest& manifest) { return manifest.parameters; }
@@ -199,9 +200,13 @@ void Compression::report_update(size_t block, const std::string& stage, double e
 /// Importances of outputs: for the fits, and for the channels of the residual stream.
 void Compression::measure_gradients_once() {
   const bool fits = model_weights(manifest_) * int64_t{4} <= kMostGradientBytes;
-  if (!request_.tune || request_.stages.gradient_windows == 0 || !fits) return;
+  // What blocks are trained by, and of little use without.
+  const int64_t windows = request_.stages.gradient_windows >= 0 ? request_.stages.gradient_windows
+                          : schedule_.trains()                  ? kGradientWindows
+                                                                : 0;
+  if (!request_.tune || windows == 0 || !fits) return;
   gradients_ =
-      measure_gradients({&manifest_, model_.get(), request_.calibration}, pool_, control_);
+      measure_gradients({&manifest_, model_.get(), request_.calibration, windows}, pool_, control_);
 }
 
 FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream) {

@@ -16,7 +16,6 @@
 namespace subbit {
 namespace {
 
-constexpr size_t kMostWindows = 32;
 /// Of a window: a vocabulary of 128k then takes 131 MB of logits, twice.
 constexpr size_t kMostTokens = 256;
 
@@ -144,7 +143,7 @@ GradientMoments measure_gradients(const GradientRequest& request, ThreadPool& po
   size_t longest = 1;
   for (size_t i = 0; i < request.windows.size(); ++i) longest = std::max(longest, part_of(i).size());
   Measurement measurement(request, static_cast<int64_t>(longest), pool);
-  const size_t count = std::min(kMostWindows, request.windows.size());
+  const size_t count = std::min(static_cast<size_t>(request.most_windows), request.windows.size());
   bool any = false;
   for (size_t i = 0; i < count; ++i) {
     if (control.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");

@@ -23,9 +23,10 @@ struct GradientRequest {
   const Manifest* manifest = nullptr;
   Model* model = nullptr;
   std::span<const std::vector<int32_t>> windows;
+  int64_t most_windows = 32;  // evenly spaced among them
 };
 
-/// Of the first 256 tokens of at most 32 windows, evenly spaced. Throws kAborted. Memory: every
+/// Of the first 256 tokens of each window. Throws kAborted. Memory: every
 /// weight as a float, and one such window's tape and logits.
 GradientMoments measure_gradients(const GradientRequest& request, ThreadPool& pool,
                                   JobControl& control);
