@@ -1,5 +1,5 @@
 /**
- * Compares recipes of compression at equal body bits and equal tuning tokens: held-out KL divergence
+ * Compares recipes of compression at equal body bits and equal tuning tokens: held-out divergence
  * from the uncompressed model, perplexity, bits counted from the written file.
  *
  *     npm run bench:quality -- [--model dir] [--text file] [--bits n] [--tokens n]

@@ -189,9 +189,9 @@ enum class Effort { kFast, kBalanced, kMax };
 
 /// One training within a compression. Where a number is negative the effort decides.
 struct StageTraining {
-  int64_t updates = -1;  // 0 leaves the stage out
-  int64_t tokens = -1;   // of an update, at least: whole windows
-  float rate = -1;       // of signs' latents, or of float weights relative to their size
+  int64_t updates = -1;   // 0 leaves the stage out
+  int64_t tokens = -1;    // of an update, at least: whole windows
+  float rate = -1;        // of signs' latents, or of float weights relative to their size
   float scale_rate = -1;  // of scales and norms, relative to their size
 };
 
@@ -202,10 +202,10 @@ struct CompressStages {
   Rates rates = Rates::kAllocated;
   int64_t gradient_windows = -1;  // of text, for the importance of outputs; 0: all count alike
   int64_t teacher_tokens = -1;    // of the teacher's own making, to tune the whole model on
-  StageTraining absorb;  // before each fit, the block's linears that are still floats
-  StageTraining refine;  // after each fit, that linear alone
-  StageTraining block;   // then all linears of the block together
-  StageTraining model;   // at last the whole model, against the teacher's logits
+  StageTraining absorb;           // before each fit, the block's linears that are still floats
+  StageTraining refine;           // after each fit, that linear alone
+  StageTraining block;            // then all linears of the block together
+  StageTraining model;            // at last the whole model, against the teacher's logits
 };
 
 struct CompressRequest {

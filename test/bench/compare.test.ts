@@ -13,12 +13,12 @@ describe("the comparison of recipes", () => {
       const tokens = trainedTokens(preset.stages(budget), budget);
       if (untrained.includes(name)) expect(tokens, name).toBe(0);
       else if (partly.includes(name)) expect(tokens, name).toBeLessThan(0.95 * budget.tokens);
-      // One update of 2,048 tokens, or one of 1,024 for each of four linears, is what rounding costs.
+      // Rounding costs an update at most: of 2,048 tokens, or of 1,024 for each of four linears.
       else expect(Math.abs(tokens - budget.tokens), name).toBeLessThan(4 * 1024);
     }
   });
 
-  test("leaves no number of a stage to the effort, or the tokens would not be what is counted", () => {
+  test("leaves no count of a stage to the effort, or tokens would not be what is said", () => {
     for (const [name, preset] of Object.entries(presets)) {
       const stages = preset.stages(budget);
       for (const stage of [stages.absorb, stages.refine, stages.block, stages.model]) {

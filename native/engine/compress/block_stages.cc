@@ -156,8 +156,7 @@ BlockSchedule block_schedule(Effort effort, const CompressStages& stages) {
 
 FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool,
                              const BlockEvents& events) {
-  return pack_block(*request.plan, *request.checkpoint,
-                    BlockStages(request, pool, events).run());
+  return pack_block(*request.plan, *request.checkpoint, BlockStages(request, pool, events).run());
 }
 
 }  // namespace subbit

@@ -1,6 +1,7 @@
-// The order in which one decoder block is compressed: per linear, what is still floats first absorbs
-// the error of the blocks before it and of what is fitted already, then the linear is fitted, then
-// refined; scales are folded; then all linears move together. Every stage can be left out.
+// The order in which one decoder block is compressed: per linear, what is still floats first
+// absorbs the error of the blocks before it and of what is fitted already, then the linear is
+// fitted, then refined; scales are folded; then all linears move together. Every stage can be left
+// out.
 #pragma once
 
 #include <cstdint>

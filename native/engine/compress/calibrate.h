@@ -30,8 +30,8 @@ using InputMoments = std::map<std::string, std::vector<float>, std::less<>>;
 enum class TeacherStream { kNone, kKept };
 
 struct CalibrationRequest {
-  Model* model = nullptr;              // holds the original; blocks are replaced as they are done
-  const Weight* embedding = nullptr;   // what the compressed model will embed with
+  Model* model = nullptr;             // holds the original; blocks are replaced as they are done
+  const Weight* embedding = nullptr;  // what the compressed model will embed with
   std::span<const std::vector<int32_t>> windows;
   TeacherStream teacher = TeacherStream::kNone;
 };

@@ -48,8 +48,8 @@ class EndWeight {
     const Linear* linear = model.find_linear(name);
     CHECK(linear != nullptr);
     bytes_ = fit_int4(*linear->parts[0].weight);
-    weight_ = find_format("int4")->view({name, DType::kU8, {std::ssize(bytes_)}, bytes_},
-                                        linear->shape);
+    weight_ =
+        find_format("int4")->view({name, DType::kU8, {std::ssize(bytes_)}, bytes_}, linear->shape);
   }
   const Weight& weight() const { return *weight_; }
 
@@ -269,10 +269,9 @@ void Compression::compress_missing_blocks() {
   const std::unique_ptr<Backend> backend = make_cpu_backend(pool_);
   measure_gradients_once();
   const EndWeight embedding(*model_, manifest_.embedding);
-  CalibrationStream stream(
-      {model_.get(), &embedding.weight(), request_.calibration,
-       schedule_.trains() ? TeacherStream::kKept : TeacherStream::kNone},
-      *backend, pool_);
+  CalibrationStream stream({model_.get(), &embedding.weight(), request_.calibration,
+                            schedule_.trains() ? TeacherStream::kKept : TeacherStream::kNone},
+                           *backend, pool_);
   for (size_t i = 0; i < count; ++i) {
     const auto index = static_cast<int64_t>(i);
     if (missing(blocks_[i])) {
@@ -322,8 +321,7 @@ void Compression::tune_blocks() {
   TuneSchedule schedule = tune_schedule(request_.effort);
   if (own.updates >= 0) schedule.steps = own.updates;
   if (own.tokens >= 0) schedule.tokens_per_step = own.tokens;
-  if (request_.stages.teacher_tokens >= 0)
-    schedule.teacher_tokens = request_.stages.teacher_tokens;
+  if (request_.stages.teacher_tokens >= 0) schedule.teacher_tokens = request_.stages.teacher_tokens;
   if (own.rate >= 0) schedule.latent_rate = own.rate;
   if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
   if (!request_.tune || schedule.steps == 0 || !can_tune()) return;

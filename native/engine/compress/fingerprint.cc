@@ -79,7 +79,8 @@ const char* effort_name(Effort effort) {
 }
 
 Json training_of(const StageTraining& training) {
-  return Json(JsonArray{Json(training.updates), Json(training.tokens), Json(static_cast<double>(training.rate)),
+  return Json(JsonArray{Json(training.updates), Json(training.tokens),
+                        Json(static_cast<double>(training.rate)),
                         Json(static_cast<double>(training.scale_rate))});
 }
 

@@ -104,8 +104,7 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
     }
   }
   const auto budget = static_cast<uint64_t>(bits * static_cast<double>(plan.body_weights) / 8.0);
-  const auto choose =
-      rates == CompressStages::Rates::kUniform ? allocate_uniformly : allocate;
+  const auto choose = rates == CompressStages::Rates::kUniform ? allocate_uniformly : allocate;
   const std::vector<size_t> chosen =
       budget < norm_bytes ? std::vector<size_t>{} : choose(units, budget - norm_bytes);
   if (chosen.size() != units.size()) refuse_bits(bits, least_bytes + norm_bytes, plan.body_weights);

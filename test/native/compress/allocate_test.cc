@@ -145,8 +145,7 @@ TEST(uniform_rates_are_the_highest_that_all_fit_in) {
                static_cast<double>(candidate.size.shape.count());
       };
       if (chosen[i] > 0) highest = std::max(highest, rate_at(chosen[i]));
-      if (chosen[i] + 1 < units[i].candidates.size())
-        next = std::min(next, rate_at(chosen[i] + 1));
+      if (chosen[i] + 1 < units[i].candidates.size()) next = std::min(next, rate_at(chosen[i] + 1));
     }
     EXPECT(highest < next);
   }

@@ -87,8 +87,7 @@ double BlockStudent::run(ConstMatrix input, ConstMatrix target, std::span<const 
   const int64_t tokens = input.rows;
   CHECK(tokens <= longest_);
   const Tensor h = activations_.h.rows_from(0, tokens);
-  for (int64_t t = 0; t < tokens; ++t)
-    std::copy_n(input.row(t), input.cols, h.data + t * h.stride);
+  for (int64_t t = 0; t < tokens; ++t) std::copy_n(input.row(t), input.cols, h.data + t * h.stride);
   const KvLayer kv{KvType::kF32, keys_.data(), values_.data(), longest_};
   model_.block(*tape_, index_, {0, tokens}, kv, activations_);
   tape_->finish();

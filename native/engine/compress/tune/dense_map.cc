@@ -75,9 +75,7 @@ void DenseMap::backward(ConstMatrix x, ConstMatrix grad_y, std::span<const float
        pool_);
 }
 
-double DenseMap::gradient_squares() const {
-  return sum_of_squares(gradient_.span(), pool_);
-}
+double DenseMap::gradient_squares() const { return sum_of_squares(gradient_.span(), pool_); }
 
 void DenseMap::step(const AdamStep& adam) {
   if (gradient_.size() == 0) return;
@@ -86,8 +84,7 @@ void DenseMap::step(const AdamStep& adam) {
   own.rate *= static_cast<float>(std::sqrt(sum_of_squares(linear_.values, pool_) / count));
   pool_.parallel_for(gradient_.size(), kWeightsPerTask, [&](Range range) {
     for (int64_t i = range.begin; i < range.end; ++i) {
-      linear_.values[static_cast<size_t>(i)] +=
-          adam_delta(gradient_[i], mean_[i], square_[i], own);
+      linear_.values[static_cast<size_t>(i)] += adam_delta(gradient_[i], mean_[i], square_[i], own);
       gradient_[i] = 0.0f;
     }
   });

@@ -43,7 +43,8 @@ class GradientObserver final : public ForwardingBackend {
     tape_.watch(y, [&sums](ConstMatrix gradient) {
       for (int64_t t = 0; t < gradient.rows; ++t)
         for (int64_t i = 0; i < gradient.cols; ++i)
-          sums[static_cast<size_t>(i)] += static_cast<double>(gradient.at(t, i)) * gradient.at(t, i);
+          sums[static_cast<size_t>(i)] +=
+              static_cast<double>(gradient.at(t, i)) * gradient.at(t, i);
     });
   }
 
@@ -141,7 +142,8 @@ GradientMoments measure_gradients(const GradientRequest& request, ThreadPool& po
     return window.first(std::min(window.size(), kMostTokens));
   };
   size_t longest = 1;
-  for (size_t i = 0; i < request.windows.size(); ++i) longest = std::max(longest, part_of(i).size());
+  for (size_t i = 0; i < request.windows.size(); ++i)
+    longest = std::max(longest, part_of(i).size());
   Measurement measurement(request, static_cast<int64_t>(longest), pool);
   const size_t count = std::min(static_cast<size_t>(request.most_windows), request.windows.size());
   bool any = false;

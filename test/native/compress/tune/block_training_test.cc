@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -152,13 +151,11 @@ TEST(floats_absorb_the_error_of_the_linear_before_them) {
     TinyBlock tiny(name);
     BlockState state = tiny.dense();
     tiny.fit(state.linears[0]);
-    for (size_t i = 1; i < state.linears.size(); ++i)
-      state.linears[i].movement = Movement::kMoves;
+    for (size_t i = 1; i < state.linears.size(); ++i) state.linears[i].movement = Movement::kMoves;
     const FittedLinear fitted = *state.linears[0].fitted;
     PhaseErrors errors;
     const BlockState after = tiny.train(std::move(state), phase_of(60), errors);
     EXPECT(errors.before > 0.0);
-    std::fprintf(stderr, "%s %g %g\n", name, errors.before, errors.after);
     EXPECT(errors.after < 0.9 * errors.before);
     // What stands has not moved.
     EXPECT(std::get<FactoredFit>(after.linears[0].fitted->fit).s_post ==
@@ -180,7 +177,6 @@ TEST(a_fitted_block_comes_nearer_to_the_teachers_on_text_held_out) {
     const std::vector<float> norm = state.norms[0].values;
     PhaseErrors errors;
     const BlockState after = tiny.train(std::move(state), phase_of(200), errors);
-    std::fprintf(stderr, "%s %g %g\n", name, errors.before, errors.after);
     EXPECT(errors.after < 0.9 * errors.before);
     EXPECT(after.norms[0].values != norm);
   }
