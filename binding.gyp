@@ -57,7 +57,7 @@
           "type": "executable",
           "dependencies": ["subbit_engine"],
           "sources": ["<!@(node -p \"require('./native/sources.json').tests.join(' ')\")"],
-          "include_dirs": ["test"],
+          "include_dirs": ["test", "."],
           "defines": ["SUBBIT_TEST_ROOT=\"<(module_root_dir)/test\""],
           "conditions": [
             ["OS=='mac'", { "libraries": ["-framework Accelerate"] }],
