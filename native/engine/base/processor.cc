@@ -55,11 +55,22 @@ bool has_avx512_bf16() {
   return answer;
 }
 
+bool has_avx512_vnni() {
+  static const bool answer = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    constexpr unsigned kVbmi = 1u << 1, kVnni = 1u << 11;
+    return has_avx512() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+           (ecx & kVbmi) != 0 && (ecx & kVnni) != 0;
+  }();
+  return answer;
+}
+
 #else
 
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512_bf16() { return false; }
+bool has_avx512_vnni() { return false; }
 
 #endif
 

@@ -10,6 +10,8 @@ bool has_avx2();
 bool has_avx512();
 /// AVX-512 BF16 on top of has_avx512(): products of pairs of bfloat16 summed in float.
 bool has_avx512_bf16();
+/// AVX-512 VNNI and VBMI on top of has_avx512(): byte products summed in int32, byte permutations.
+bool has_avx512_vnni();
 
 /// Physical cores this process may run on: performance cores on Macs, elsewhere bounded by the
 /// affinity mask and by the cgroup's CPU quota. At least 1.

@@ -59,11 +59,11 @@ void expect_kernel_exact(const SignKernel& kernel, const SignMatrix& signs,
   pack_signs(signs, words);
   LoadedCodes codes;
   load_codes(rows, rows.cols, codes);
-  const int64_t stride = (rows.chunks + 1) / 2 * kernel.pair_bytes;
-  std::vector<uint8_t> blocks(static_cast<size_t>(rows.rows * stride), 0xAA);
+  const int64_t stride = operand_chunks(rows.chunks) * kernel.chunk_bytes;
+  std::vector<uint8_t> tables(static_cast<size_t>(rows.rows * stride), 0xAA);
   std::vector<int32_t> totals(static_cast<size_t>(rows.rows));
   for (int64_t t = 0; t < rows.rows; ++t) {
-    kernel.load(codes, t, blocks.data() + t * stride);
+    kernel.load(codes, t, tables.data() + t * stride);
     for (int64_t c = 0; c < codes.chunks; ++c) totals[t] += codes.magnitudes[t * codes.chunks + c];
   }
   std::vector<int32_t> sums(static_cast<size_t>(rows.rows * signs.rows), -1);
@@ -72,8 +72,8 @@ void expect_kernel_exact(const SignKernel& kernel, const SignMatrix& signs,
   task.chunks = rows.chunks;
   task.rows = signs.rows;
   task.last_quad = quads_of(signs.rows);
-  task.blocks = blocks.data();
-  task.block_stride = stride;
+  task.operand = tables.data();
+  task.operand_chunks = operand_chunks(rows.chunks);
   task.totals = totals.data();
   kernel.multiply(task, {sums.data(), rows.rows, signs.rows});
   for (int64_t t = 0; t < rows.rows; ++t) {

@@ -47,7 +47,8 @@ void multiply_expanded(const SignKernel& kernel, const SignWords& matrix, const 
 
 const SignKernel* const* sign_kernels(int* count) {
 #if defined(__x86_64__)
-  static const SignKernel* const kernels[] = {&kAvx2SignKernel, &kPortableSignKernel};
+  static const SignKernel* const kernels[] = {&kAvx512SignKernel, &kAvx2SignKernel,
+                                              &kPortableSignKernel};
 #else
   static const SignKernel* const kernels[] = {&kPortableSignKernel};
 #endif
@@ -60,10 +61,10 @@ const char* sign_dot_kernel_name() { return chosen_kernel().name; }
 void load_sign_operand(const QuantizedRows& in, SignOperand& out) {
   load_codes(in, in.cols, out.codes);
   const SignKernel& kernel = chosen_kernel();
-  const int64_t stride = (in.chunks + 1) / 2 * kernel.pair_bytes;
-  if (out.blocks.size() < in.rows * stride) out.blocks = Buffer<uint8_t>(in.rows * stride);
+  const int64_t stride = operand_chunks(in.chunks) * kernel.chunk_bytes;
+  if (out.tables.size() < in.rows * stride) out.tables = Buffer<uint8_t>(in.rows * stride);
   for (int64_t row = 0; row < in.rows; ++row) {
-    kernel.load(out.codes, row, out.blocks.data() + row * stride);
+    kernel.load(out.codes, row, out.tables.data() + row * stride);
   }
 }
 
@@ -84,8 +85,9 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
   task.words = matrix.words;
   task.chunks = chunks;
   task.rows = matrix.rows;
-  task.block_stride = (codes.chunks + 1) / 2 * kernel.pair_bytes;
-  task.blocks = operand.blocks.data() + matrix.first_chunk / 2 * kernel.pair_bytes;
+  task.operand = operand.tables.data();
+  task.operand_chunks = operand_chunks(codes.chunks);
+  task.first_chunk = matrix.first_chunk;
   task.totals = totals.data();
   pool.parallel_for(quads_of(matrix.rows), quads_per_claim(chunks), [&](Range range) {
     if (matrix.expand != nullptr) {

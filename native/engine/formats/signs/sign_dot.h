@@ -21,7 +21,7 @@ namespace subbit {
 /// matrix that reads it.
 struct SignOperand {
   LoadedCodes codes;
-  Buffer<uint8_t> blocks;  // [tokens, chunk pairs, kernel's block bytes]
+  Buffer<uint8_t> tables;  // [tokens, padded chunks, kernel's bytes a chunk]
 };
 
 /// Quantized rows -> operand, for sign matrices over `in.cols` columns.
@@ -42,7 +42,7 @@ struct SignWords {
 void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
               ThreadPool& pool);
 
-/// "avx2" or "portable", for reports.
+/// "avx512", "avx2", "portable", ...: for reports.
 const char* sign_dot_kernel_name();
 
 }  // namespace subbit

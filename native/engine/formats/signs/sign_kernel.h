@@ -10,6 +10,14 @@
 
 namespace subbit {
 
+/// Chunks of an operand are padded to a multiple of this, so that the widest vector of any kernel
+/// may be loaded at its end.
+inline constexpr int64_t kOperandChunks = 4;
+
+inline int64_t operand_chunks(int64_t chunks) {
+  return (chunks + kOperandChunks - 1) / kOperandChunks * kOperandChunks;
+}
+
 /// What a kernel multiplies: quads [first_quad, last_quad) against every token.
 struct SignTask {
   const std::byte* words = nullptr;  // the whole matrix
@@ -17,23 +25,25 @@ struct SignTask {
   int64_t rows = 0;
   int64_t first_quad = 0;
   int64_t last_quad = 0;
-  const uint8_t* blocks = nullptr;  // token 0, first pair of this matrix
-  int64_t block_stride = 0;         // bytes from a token to the next
-  const int32_t* totals = nullptr;  // [tokens]: sum of A_c over this matrix's chunks
+  const uint8_t* operand = nullptr;  // token 0; [tokens, operand_chunks * chunk_bytes]
+  int64_t operand_chunks = 0;        // of the whole input vector, padded
+  int64_t first_chunk = 0;           // of this matrix in the input vector; even
+  const int32_t* totals = nullptr;   // [tokens]: sum of A_c over this matrix's chunks
 };
 
 struct SignKernel {
   const char* name = nullptr;
   bool (*usable)() = nullptr;
-  int64_t pair_bytes = 0;  // operand bytes for two chunks of one token
-  /// Lays out token `row` of the codes: ceil(chunks / 2) blocks of pair_bytes.
-  void (*load)(const LoadedCodes& codes, int64_t row, uint8_t* blocks) = nullptr;
+  int64_t chunk_bytes = 0;  // operand bytes for one chunk of one token
+  /// Lays out token `row` of the codes: operand_chunks(codes.chunks) * chunk_bytes, aligned to 64.
+  void (*load)(const LoadedCodes& codes, int64_t row, uint8_t* operand) = nullptr;
   void (*multiply)(const SignTask& task, MatrixView<int32_t> out) = nullptr;
 };
 
 extern const SignKernel kPortableSignKernel;
 #if defined(__x86_64__)
 extern const SignKernel kAvx2SignKernel;
+extern const SignKernel kAvx512SignKernel;
 #endif
 
 /// Fastest first; each one's usable() must be asked.

@@ -1,8 +1,8 @@
 // The sign kernel in plain C++: codes as bit planes, so that one XOR and seven AND-popcounts
 // multiply 32 columns. It also stands in where no faster kernel is usable.
 //
-// Block of a chunk pair: for each of the two chunks 8 words: the sign plane (1 where the code is
-// positive), then magnitude planes 0..6, and one word of shift. 72 bytes.
+// Operand of a chunk: 8 words, the sign plane (1 where the code is positive), then magnitude planes
+// 0..6, and one word of shift. 36 bytes.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -20,7 +20,8 @@ struct ChunkPlanes {
   uint32_t planes[kPlanes];
   uint32_t shift;
 };
-static_assert(sizeof(ChunkPlanes) == 36);
+constexpr int64_t kPlanesBytes = sizeof(ChunkPlanes);
+static_assert(kPlanesBytes == 36);
 
 ChunkPlanes planes_of(const int8_t* codes, uint8_t shift) {
   ChunkPlanes chunk{};
@@ -34,13 +35,11 @@ ChunkPlanes planes_of(const int8_t* codes, uint8_t shift) {
   return chunk;
 }
 
-void load(const LoadedCodes& codes, int64_t row, uint8_t* blocks) {
-  const int64_t pairs = (codes.chunks + 1) / 2;
-  std::memset(blocks, 0, static_cast<size_t>(pairs) * 2 * sizeof(ChunkPlanes));
+void load(const LoadedCodes& codes, int64_t row, uint8_t* operand) {
   for (int64_t chunk = 0; chunk < codes.chunks; ++chunk) {
     const int64_t at = row * codes.chunks + chunk;
     const ChunkPlanes planes = planes_of(codes.codes.data() + at * kChunk, codes.shifts[at]);
-    std::memcpy(blocks + chunk * sizeof(ChunkPlanes), &planes, sizeof(planes));
+    std::memcpy(operand + chunk * kPlanesBytes, &planes, sizeof(planes));
   }
 }
 
@@ -56,12 +55,13 @@ void multiply(const SignTask& task, MatrixView<int32_t> out) {
   for (int64_t quad = task.first_quad; quad < task.last_quad; ++quad) {
     const std::byte* units = task.words + quad * task.chunks * kUnitBytes;
     for (int64_t token = 0; token < out.rows; ++token) {
-      const uint8_t* blocks = task.blocks + token * task.block_stride;
+      const uint8_t* operand =
+          task.operand + (token * task.operand_chunks + task.first_chunk) * kPlanesBytes;
       int32_t sums[kQuad] = {};
       for (int64_t chunk = 0; chunk < task.chunks; ++chunk) {
         ChunkPlanes planes;
         uint32_t unit[kQuad];
-        std::memcpy(&planes, blocks + chunk * sizeof(planes), sizeof(planes));
+        std::memcpy(&planes, operand + chunk * kPlanesBytes, sizeof(planes));
         std::memcpy(unit, units + chunk * kUnitBytes, sizeof(unit));
         for (int64_t i = 0; i < kQuad; ++i) sums[i] += agreement(unit[i], planes);
       }
@@ -75,7 +75,7 @@ void multiply(const SignTask& task, MatrixView<int32_t> out) {
 
 }  // namespace
 
-const SignKernel kPortableSignKernel = {"portable", [] { return true; }, 2 * sizeof(ChunkPlanes),
-                                        load, multiply};
+const SignKernel kPortableSignKernel = {"portable", [] { return true; }, kPlanesBytes, load,
+                                        multiply};
 
 }  // namespace subbit
