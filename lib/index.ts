@@ -1,4 +1,5 @@
 /** The public API. Exports only. */
+export { type BenchmarkReport, benchmark, type Measured } from "./benchmark.js";
 export {
   type CompressEvent,
   type CompressJob,
@@ -20,6 +21,7 @@ export { type InspectedTensor, type Inspection, inspect } from "./inspect.js";
 export type { ProgressEvent, ProgressListener } from "./job.js";
 export { type Device, loadModel, type Model, type ModelInfo, type ScoreResult } from "./model.js";
 export type {
+  BenchmarkOptions,
   CacheOptions,
   Calibration,
   CompressOptions,
@@ -27,8 +29,11 @@ export type {
   EvaluateOptions,
   GenerateOptions,
   LoadOptions,
+  SynthesizeOptions,
   WorkOptions,
 } from "./options.js";
 export { exampleModel } from "./package.js";
+export { shapes } from "./shapes.js";
 export type { ModelSource } from "./source.js";
+export { type SynthesizeReport, synthesize } from "./synthesize.js";
 export type { EncodeOptions, Tokenizer } from "./text.js";

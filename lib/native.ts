@@ -45,6 +45,8 @@ export interface NativeModelFacts {
   eosTokenIds: number[];
   threads: number;
   loadMs: number;
+  weightBytesPerToken: number;
+  kvBytesPerPosition: number;
 }
 
 export interface NativeGenerateRequest {
@@ -69,6 +71,9 @@ export interface NativeGenerateResult {
   generatedTokens: number;
   prefillMs: number;
   decodeMs: number;
+  /** Processor time of the whole process meanwhile. */
+  prefillCpuMs: number;
+  decodeCpuMs: number;
 }
 
 export interface NativeModel {
@@ -78,6 +83,8 @@ export interface NativeModel {
     onToken: (token: number) => void,
   ): NativeJob<NativeGenerateResult>;
   score(tokens: Int32Array): NativeJob<{ logprobs: Float32Array }>;
+  /** Fills the KV cache without computing; the first `tokens` positions are then tokens 0. */
+  fillContext(tokens: number): NativeJob<void>;
   dispose(): Promise<void>;
 }
 
@@ -165,6 +172,21 @@ export interface NativeCompressResult {
   tuned: boolean;
 }
 
+export interface NativeSynthesizeRequest {
+  /** The text of a config.json. */
+  config: string;
+  out: string;
+  bitsPerWeight: number;
+  seed: bigint;
+}
+
+export interface NativeSynthesizeResult {
+  parameters: number;
+  bitsPerWeightBody: number;
+  bitsPerWeightFile: number;
+  bytes: number;
+}
+
 export interface NativeAddon {
   readonly version: string;
   loadModel(
@@ -179,6 +201,14 @@ export interface NativeAddon {
     request: NativeCompressRequest,
     onProgress: (event: NativeProgress) => void,
   ): NativeJob<NativeCompressResult>;
+  synthesize(
+    request: NativeSynthesizeRequest,
+    onProgress: (event: NativeProgress) => void,
+  ): NativeJob<NativeSynthesizeResult>;
+  /** Bytes a second that so many threads read; 0: as a model gets. */
+  readBandwidth(threads: number): NativeJob<number>;
+  /** The most bytes this process ever had resident. */
+  peakMemory(): number;
   inspect(path: string): Promise<NativeInspection>;
   unpackTensor(
     path: string,

@@ -18,6 +18,9 @@ import type { ProgressListener } from "./job.js";
 const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => ({ min, max, integer: true });
 const float32Max = 3.4e38;
 
+/** The number formats a KV cache may have. */
+export const kvCaches = ["f16", "f32"] as const;
+
 /** Options of every call that runs the engine. */
 export interface WorkOptions {
   /** Threads of the engine. Default: the machine's performance cores. */
@@ -41,7 +44,7 @@ export interface LoadOptions extends WorkOptions, CacheOptions {
   /** Tokens that the KV cache holds. Default: what the model was trained with. */
   contextLength?: number;
   /** Number format of the KV cache. Default `"f16"`. */
-  kvCache?: "f16" | "f32";
+  kvCache?: (typeof kvCaches)[number];
 }
 
 export interface GenerateOptions {
@@ -131,6 +134,37 @@ export interface EvaluateOptions extends WorkOptions, CacheOptions {
   teacher?: string;
 }
 
+export interface SynthesizeOptions {
+  /** The name of a shape (`shapes`), or a Hugging Face `config.json`: its path. */
+  shape: string;
+  /** The directory to write. It must not exist, or be empty. */
+  out: string;
+  /** At most so many bits per weight of the decoder blocks. Default 0.8. */
+  bitsPerWeight?: number;
+  /** The same seed gives the same bytes. Default 0. */
+  seed?: number;
+  signal?: AbortSignal;
+  onProgress?: ProgressListener;
+}
+
+export interface BenchmarkOptions extends WorkOptions {
+  /** Tokens that the KV cache holds. Default: what the model was trained with. */
+  contextLength?: number;
+  /** Number format of the KV cache. Default `"f16"`. */
+  kvCache?: LoadOptions["kvCache"];
+  /** Tokens of the prompt, 2 or more. Default 128. */
+  promptTokens?: number;
+  /** Tokens decoded after it. Default 32. */
+  generateTokens?: number;
+  /** How often both are measured. Default 3. */
+  repeats?: number;
+  /**
+   * Measure at the end of a full context: the whole KV cache is filled, without computing it.
+   * Default false.
+   */
+  fillContext?: boolean;
+}
+
 /** Calibration tokens by effort, where the caller gave text and no number. */
 export const calibrationTokens: Readonly<Record<Effort, number>> = {
   fast: 16_384,
@@ -179,7 +213,7 @@ export function resolveLoad(options: LoadOptions) {
   return {
     threads: threadsOf(options.threads),
     contextLength: numberOf(options, "contextLength", 0, whole(1, 2 ** 31 - 1)),
-    kvCache: checkChoice("kvCache", options.kvCache ?? "f16", ["f16", "f32"]),
+    kvCache: checkChoice("kvCache", options.kvCache ?? "f16", kvCaches),
     cacheDir: cacheDirOf(options.cacheDir),
     signal: checkSignal("signal", options.signal),
     onProgress: checkListener("onProgress", options.onProgress),
@@ -263,12 +297,7 @@ export function resolveCompress(options: CompressOptions) {
   }
   return {
     out: checkText("out", options.out),
-    // What a given model can reach depends on its shapes; the engine says so by name.
-    bitsPerWeight: checkNumber("target.bitsPerWeight", options.target.bitsPerWeight, {
-      min: 0,
-      max: 8,
-      above: true,
-    }),
+    bitsPerWeight: checkNumber("target.bitsPerWeight", options.target.bitsPerWeight, bodyBits),
     calibration: calibrationOf(options.calibration),
     effort: checkChoice("effort", options.effort ?? "balanced", efforts),
     seed: numberOf(options, "seed", 0, whole(0)),
@@ -306,6 +335,44 @@ function calibrationOf(value: unknown): Calibration | undefined {
       : checkText("calibration.file", file),
     tokens: count("tokens", 1),
     context: count("context", 2),
+  };
+}
+
+// What a given model can reach depends on its shapes; the engine says so by name.
+const bodyBits = { min: 0, max: 8, above: true };
+
+/** Checks `synthesize`'s options. */
+export function resolveSynthesize(options: SynthesizeOptions) {
+  const known = ["shape", "out", "bitsPerWeight", "seed", "signal", "onProgress"];
+  checkKeys("options", options, known);
+  return {
+    shape: checkText("shape", options.shape),
+    out: checkText("out", options.out),
+    bitsPerWeight: numberOf(options, "bitsPerWeight", 0.8, bodyBits),
+    seed: numberOf(options, "seed", 0, whole(0)),
+    signal: checkSignal("signal", options.signal),
+    onProgress: checkListener("onProgress", options.onProgress),
+  };
+}
+
+/** Checks `benchmark`'s options; `contextLength` 0 and `threads` 0 let the engine choose. */
+export function resolveBenchmark({
+  promptTokens,
+  generateTokens,
+  repeats,
+  fillContext = false,
+  ...load
+}: BenchmarkOptions) {
+  if (typeof fillContext !== "boolean") {
+    throw invalidOption("fillContext", "true or false", fillContext);
+  }
+  const own = { promptTokens, generateTokens, repeats };
+  return {
+    ...resolveLoad(load),
+    promptTokens: numberOf(own, "promptTokens", 128, whole(2, 2 ** 31 - 1)),
+    generateTokens: numberOf(own, "generateTokens", 32, whole(1, 2 ** 31 - 1)),
+    repeats: numberOf(own, "repeats", 3, whole(1, 1_000)),
+    fillContext,
   };
 }
 

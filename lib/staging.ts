@@ -23,11 +23,13 @@ export interface Staging {
  */
 export async function stage(
   out: string,
-  { overwrite, source }: { overwrite: boolean; source: string },
+  { overwrite = false, source }: { overwrite?: boolean; source?: string } = {},
 ): Promise<Staging> {
   const place = resolve(out);
-  const [real, realSource] = await Promise.all([place, source].map(realPath));
-  if (real === realSource) throw invalidOption("out", "another directory than the model's", out);
+  if (source !== undefined) {
+    const [real, realSource] = await Promise.all([place, source].map(realPath));
+    if (real === realSource) throw invalidOption("out", "another directory than the model's", out);
+  }
   const isFree = await isAbsentOrEmpty(place);
   if (!isFree && !overwrite) {
     throw invalidOption("out", "a directory that does not exist yet, unless overwrite is set", out);

@@ -7,10 +7,12 @@ import { Command, CommanderError } from "commander";
 
 import { ModelError } from "../errors.js";
 import { packageVersion } from "../package.js";
+import { benchCommand } from "./bench.js";
 import { compressCommand } from "./compress.js";
 import { evalCommand } from "./eval.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
+import { synthCommand } from "./synth.js";
 import { Interrupted, interruption } from "./terminal.js";
 
 function program(signal: AbortSignal): Command {
@@ -23,6 +25,8 @@ function program(signal: AbortSignal): Command {
     inspectCommand(),
     evalCommand(signal),
     generateCommand(signal),
+    synthCommand(signal),
+    benchCommand(signal),
   ]) {
     subbit.addCommand(command.copyInheritedSettings(subbit).exitOverride());
   }

@@ -38,6 +38,28 @@ Napi::Value compress(const Napi::CallbackInfo& info) {
                   });
 }
 
+Napi::Value synthesize(const Napi::CallbackInfo& info) {
+  SynthesizeRequest request = to_synthesize_request(info[0].ToObject());
+  return Job::run(info.Env(), info[1].As<Napi::Function>(),
+                  [request = std::move(request)](JobControl& control) -> Job::ToJs {
+                    const SynthesizeResult result = subbit::synthesize(request, control);
+                    return [result](Napi::Env env) { return from_synthesize_result(env, result); };
+                  });
+}
+
+Napi::Value read_bandwidth(const Napi::CallbackInfo& info) {
+  const int threads = info[0].ToNumber().Int32Value();
+  return Job::run(info.Env(), Napi::Function::New(info.Env(), [](const Napi::CallbackInfo&) {}),
+                  [threads](JobControl& control) -> Job::ToJs {
+                    const double rate = measure_read_bandwidth(threads, control);
+                    return [rate](Napi::Env env) { return Napi::Number::New(env, rate); };
+                  });
+}
+
+Napi::Value peak_memory(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(peak_memory_bytes()));
+}
+
 Napi::Function no_progress(Napi::Env env) {
   return Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
 }
@@ -73,6 +95,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("loadModel", Napi::Function::New<load_model>(env, "loadModel"));
   exports.Set("evaluate", Napi::Function::New<evaluate>(env, "evaluate"));
   exports.Set("compress", Napi::Function::New<compress>(env, "compress"));
+  exports.Set("synthesize", Napi::Function::New<synthesize>(env, "synthesize"));
+  exports.Set("readBandwidth", Napi::Function::New<read_bandwidth>(env, "readBandwidth"));
+  exports.Set("peakMemory", Napi::Function::New<peak_memory>(env, "peakMemory"));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("unpackTensor", Napi::Function::New<unpack_tensor>(env, "unpackTensor"));
   return exports;

@@ -191,6 +191,15 @@ CompressRequest to_compress_request(const Napi::Object& in) {
   return out;
 }
 
+SynthesizeRequest to_synthesize_request(const Napi::Object& in) {
+  SynthesizeRequest out;
+  out.config = text(in, "config");
+  out.out = text(in, "out");
+  out.bits_per_weight = number(in, "bitsPerWeight");
+  out.seed = bigint(in, "seed");
+  return out;
+}
+
 Napi::Value from_progress(Napi::Env env, const Progress& progress) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("phase", progress.phase);
@@ -216,6 +225,8 @@ Napi::Value from_facts(Napi::Env env, const ModelFacts& facts) {
   out.Set("eosTokenIds", integers(env, facts.eos_token_ids));
   out.Set("threads", facts.threads);
   out.Set("loadMs", facts.load_ms);
+  out.Set("weightBytesPerToken", as_number(facts.weight_bytes_per_token));
+  out.Set("kvBytesPerPosition", facts.kv_bytes_per_position);
   return out;
 }
 
@@ -228,6 +239,8 @@ Napi::Value from_generate_result(Napi::Env env, const GenerateResult& result) {
   out.Set("generatedTokens", as_number(result.generated_tokens));
   out.Set("prefillMs", result.prefill_ms);
   out.Set("decodeMs", result.decode_ms);
+  out.Set("prefillCpuMs", result.prefill_cpu_ms);
+  out.Set("decodeCpuMs", result.decode_cpu_ms);
   return out;
 }
 
@@ -307,6 +320,15 @@ Napi::Value from_compress_result(Napi::Env env, const CompressResult& result) {
     linears.Set(i, entry);
   }
   out.Set("linears", linears);
+  return out;
+}
+
+Napi::Value from_synthesize_result(Napi::Env env, const SynthesizeResult& result) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("parameters", as_number(result.parameters));
+  out.Set("bitsPerWeightBody", result.bits_per_weight_body);
+  out.Set("bitsPerWeightFile", result.bits_per_weight_file);
+  out.Set("bytes", as_number(result.bytes));
   return out;
 }
 

@@ -15,6 +15,7 @@ LoadRequest to_load_request(const Napi::Object& in);
 GenerateRequest to_generate_request(const Napi::Object& in);
 EvaluateRequest to_evaluate_request(const Napi::Object& in);
 CompressRequest to_compress_request(const Napi::Object& in);
+SynthesizeRequest to_synthesize_request(const Napi::Object& in);
 /// An Int32Array, copied.
 std::vector<int32_t> to_tokens(const Napi::Value& in);
 
@@ -26,6 +27,7 @@ Napi::Value from_evaluate_result(Napi::Env env, const EvaluateResult& result);
 Napi::Value from_inspection(Napi::Env env, const Inspection& inspection);
 Napi::Value from_unpacked(Napi::Env env, const UnpackedTensor& tensor);
 Napi::Value from_compress_result(Napi::Env env, const CompressResult& result);
+Napi::Value from_synthesize_result(Napi::Env env, const SynthesizeResult& result);
 
 /// An Error object with `code` and `details`. lib/errors.ts makes the user's error of it.
 Napi::Value from_error(Napi::Env env, const Error& error);

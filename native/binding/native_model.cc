@@ -21,6 +21,7 @@ Napi::Function NativeModel::define(Napi::Env env) {
                      {InstanceAccessor<&NativeModel::facts>("facts"),
                       InstanceMethod<&NativeModel::generate>("generate"),
                       InstanceMethod<&NativeModel::score>("score"),
+                      InstanceMethod<&NativeModel::fill_context>("fillContext"),
                       InstanceMethod<&NativeModel::dispose>("dispose")});
 }
 
@@ -77,6 +78,19 @@ Napi::Value NativeModel::score(const Napi::CallbackInfo& info) {
                 if (error != nullptr) return job->reject(*error);
                 job->resolve([result](Napi::Env env) { return from_score_result(env, result); });
               });
+  return handle;
+}
+
+Napi::Value NativeModel::fill_context(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  LoadedModel& model = loaded(env);
+  const int64_t tokens = info[0].ToNumber().Int64Value();
+  auto job = std::make_shared<Job>(env, no_callback(env));
+  Napi::Object handle = job->handle(env);
+  model.fill_context(tokens, job->control(), [job](const Error* error) {
+    if (error != nullptr) return job->reject(*error);
+    job->resolve([](Napi::Env env) { return env.Undefined(); });
+  });
   return handle;
 }
 

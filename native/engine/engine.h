@@ -63,6 +63,10 @@ struct ModelFacts {
   std::vector<int32_t> eos_token_ids;
   int threads = 0;
   double load_ms = 0;
+  /// What decoding one token reads: every weight but the embeddings of other tokens, and the keys
+  /// and values of each position before it.
+  uint64_t weight_bytes_per_token = 0;
+  double kv_bytes_per_position = 0;
 };
 
 // ---- generate -----------------------------------------------------------------------------------
@@ -91,6 +95,9 @@ struct GenerateResult {
   int64_t generated_tokens = 0;
   double prefill_ms = 0;
   double decode_ms = 0;
+  // Processor time that the whole process took meanwhile.
+  double prefill_cpu_ms = 0;
+  double decode_cpu_ms = 0;
 };
 
 // ---- score --------------------------------------------------------------------------------------
@@ -121,10 +128,23 @@ class LoadedModel {
   virtual void score(std::vector<int32_t> tokens, std::shared_ptr<JobControl> control,
                      std::function<void(const ScoreResult&, const Error*)> on_done) = 0;
 
+  /// Queues the filling of the whole KV cache with made-up values; the first `tokens` positions are
+  /// then those of as many tokens 0, which a prompt may begin with. A run at a depth has then the
+  /// memory and the speed it would have, without the prefill up to there.
+  virtual void fill_context(int64_t tokens, std::shared_ptr<JobControl> control,
+                            std::function<void(const Error*)> on_done) = 0;
+
   /// Aborts what runs, refuses what is queued with kDisposed, joins the thread, frees the model.
   /// Idempotent; blocks.
   virtual void dispose() = 0;
 };
+
+/// Bytes a second that `threads` threads (0: as a model gets) read from memory, the best of a few
+/// passes. Blocks for some tenths of a second. Throws Error.
+double measure_read_bandwidth(int threads, JobControl& control);
+
+/// The most memory this process ever had resident, mapped files included.
+uint64_t peak_memory_bytes();
 
 // ---- evaluate -----------------------------------------------------------------------------------
 
@@ -244,5 +264,26 @@ struct CompressResult {
 
 /// Blocks. Throws Error; on any error nothing under `out` has changed, and `state` resumes.
 CompressResult compress(const CompressRequest& request, JobControl& control);
+
+// ---- synthesize ---------------------------------------------------------------------------------
+
+/// A model of a true shape with random codes: the speed and the memory of a compressed model do not
+/// depend on what its codes say.
+struct SynthesizeRequest {
+  std::string config;            // the text of a config.json
+  std::string out;               // a directory
+  double bits_per_weight = 0.8;  // of the body; it gets at most these
+  uint64_t seed = 0;
+};
+
+struct SynthesizeResult {
+  int64_t parameters = 0;
+  double bits_per_weight_body = 0;
+  double bits_per_weight_file = 0;
+  uint64_t bytes = 0;
+};
+
+/// Writes weight file and config.json; no tokenizer. Blocks. Throws Error.
+SynthesizeResult synthesize(const SynthesizeRequest& request, JobControl& control);
 
 }  // namespace subbit

@@ -34,7 +34,7 @@ describe("the command line", () => {
     expect(subbit("--version").stdout).toBe(`${packageVersion()}\n`);
     const help = subbit("--help");
     expect(help.status).toBe(0);
-    for (const command of ["compress", "inspect", "eval", "generate"]) {
+    for (const command of ["compress", "inspect", "eval", "generate", "synth", "bench"]) {
       expect(help.stdout).toContain(command);
       const own = subbit(command, "--help");
       expect(own).toMatchObject({ status: 0, stderr: "" });
@@ -56,6 +56,11 @@ describe("the command line", () => {
     [["eval", "a"]],
     [["generate", "a", "b", "--max-tokens", "1.5"]],
     [["generate", packageRoot]],
+    [["synth", "--out", "b"]],
+    [["bench"]],
+    [["bench", "a", "--kv", "f8"]],
+    [["bench", "a", "--prompt", "1"]],
+    [["synth", "--shape", "nonsense", "--out", "b"]],
   ])("called wrongly, as %j, it says so and exits with 2", (args) => {
     const { status, stdout, stderr } = subbit(...args);
     expect(status, stderr).toBe(2);
@@ -75,6 +80,7 @@ describe("the command line", () => {
       ["inspect", "/nowhere"],
       ["generate", "/nowhere", "a"],
       ["eval", "/nowhere", "--text", text],
+      ["bench", "/nowhere"],
     ]) {
       const { status, stderr } = subbit(...args);
       expect(status).toBe(1);
@@ -159,6 +165,51 @@ describe("subbit generate", () => {
     const args = ["generate", model, "a", "--max-tokens", "20", "--temperature", "1", "--seed"];
     expect(subbit(...args, "3").stdout).toBe(subbit(...args, "3").stdout);
     expect(subbit(...args, "3").stdout).not.toBe(subbit(...args, "4").stdout);
+  });
+});
+
+describe("subbit synth", () => {
+  test("writes a model and reports it", () => {
+    const out = join(temporaryDirectory(), "out");
+    const config = join(model, "config.json");
+    const args = ["synth", "--shape", config, "--bits", "6", "--out", out];
+    const { status, stdout, stderr } = subbit(...args, "--json");
+    expect(status, stderr).toBe(0);
+    const json = JSON.parse(stdout);
+    expect(json).toEqual({
+      out,
+      parameters: expect.any(Number),
+      bits_per_weight: { body: expect.any(Number), file: expect.any(Number) },
+      bytes: JSON.parse(subbit("inspect", out, "--json").stdout).bytes,
+      wall_ms: expect.any(Number),
+    });
+    expect(subbit(...args).status).toBe(2);
+  });
+});
+
+describe("subbit bench", () => {
+  const small = ["--prompt", "8", "--generate", "4", "--threads", "1"];
+
+  test("prints what it measured as JSON, at the start or at the end of the context", () => {
+    const { status, stdout, stderr } = subbit("bench", model, ...small, "--json");
+    expect(status, stderr).toBe(0);
+    const json = JSON.parse(stdout);
+    expect(json).toMatchObject({ threads: 1, position: 0, repeats: 3, kv_cache: "f16" });
+    for (const key of [
+      ...["load_ms", "prefill_tok_s", "decode_tok_s", "prefill_cpu_s_per_token"],
+      ...["decode_cpu_s_per_token", "peak_rss_bytes", "bytes_per_token", "bandwidth_gb_s"],
+      "bandwidth_fraction",
+    ]) {
+      expect(json[key], key).toBeGreaterThan(0);
+    }
+    const filled = JSON.parse(subbit("bench", model, ...small, "--fill-context", "--json").stdout);
+    expect(filled.position).toBe(filled.context_length - 12);
+    expect(filled.bytes_per_token).toBeGreaterThan(json.bytes_per_token);
+  });
+
+  test("prints a table for people, and refuses what the context does not hold", () => {
+    expect(subbit("bench", model, ...small).stdout).toMatch(/^decode 4 +[\d.,]+ tokens\/s/m);
+    expect(subbit("bench", model, "--prompt", "64").status).toBe(2);
   });
 });
 

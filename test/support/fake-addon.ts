@@ -16,6 +16,7 @@ import type {
   NativeModel,
   NativeModelFacts,
   NativeProgress,
+  NativeSynthesizeRequest,
 } from "../../lib/native.js";
 
 /** An error as the binding makes them. */
@@ -55,6 +56,8 @@ const facts: NativeModelFacts = {
   eosTokenIds: [2],
   threads: 1,
   loadMs: 3,
+  weightBytesPerToken: 4000,
+  kvBytesPerPosition: 10,
 };
 
 export class FakeAddon implements NativeAddon {
@@ -72,6 +75,7 @@ export class FakeAddon implements NativeAddon {
   readonly jobs: ReturnType<typeof fakeJob<unknown>>[] = [];
   readonly compressions: NativeCompressRequest[] = [];
   readonly evaluations: NativeEvaluateRequest[] = [];
+  readonly fills: number[] = [];
 
   loadModel(request: NativeLoadRequest, onProgress: (event: NativeProgress) => void) {
     this.loads.push(request);
@@ -93,6 +97,14 @@ export class FakeAddon implements NativeAddon {
           () => {},
           () => ({ logprobs: new Float32Array(tokens.length - 1).fill(-Math.LN2) }),
         ),
+      fillContext: (tokens) => {
+        this.fills.push(tokens);
+        return this.#job(
+          1,
+          () => {},
+          () => {},
+        );
+      },
       dispose: async () => {
         this.disposals++;
         for (const job of this.jobs) job.abort();
@@ -115,6 +127,8 @@ export class FakeAddon implements NativeAddon {
         generatedTokens: says.length,
         prefillMs: 2,
         decodeMs: 4,
+        prefillCpuMs: 3,
+        decodeCpuMs: 6,
       }),
     );
   }
@@ -134,6 +148,26 @@ export class FakeAddon implements NativeAddon {
         return { ...bits, bytes: 7, linears: [], wallMs: 1, resumedBlocks: 0, tuned: true };
       },
     );
+  }
+
+  synthesize(request: NativeSynthesizeRequest) {
+    return this.#job(
+      1,
+      () => writeFileSync(join(request.out, "model.safetensors"), "weights"),
+      () => ({ parameters: 1, bitsPerWeightBody: 0.8, bitsPerWeightFile: 1.2, bytes: 7 }),
+    );
+  }
+
+  readBandwidth(_threads: number) {
+    return this.#job(
+      1,
+      () => {},
+      () => 2e9,
+    );
+  }
+
+  peakMemory() {
+    return 123_456;
   }
 
   evaluate(request: NativeEvaluateRequest) {

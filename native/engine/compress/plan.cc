@@ -79,37 +79,30 @@ void check_bits(double bits) {
 
 }  // namespace
 
-CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
-                                 const Checkpoint& checkpoint, double bits,
-                                 CompressStages::Rates rates) {
+void allocate_terms(CompressionPlan& plan, double bits, CompressStages::Rates rates) {
   check_bits(bits);
-  CompressionPlan plan;
   std::vector<AllocationUnit> units;
-  uint64_t norm_bytes = 0;
+  plan.body_bytes = 0;
+  plan.body_weights = 0;
   uint64_t least_bytes = 0;
-  for (const BlockSpec& block : manifest.blocks) {
-    BlockPlan& planned = plan.blocks.emplace_back();
-    for (const LinearSpec& spec : block.linears) {
-      planned.linears.push_back(start_linear(spec, model));
-      units.push_back(unit_for(planned.linears.back()));
+  for (const BlockPlan& block : plan.blocks) {
+    for (const LinearPlan& linear : block.linears) {
+      units.push_back(unit_for(linear));
       if (rates == CompressStages::Rates::kUniform)  // the published recipe knows no other form
         std::erase_if(units.back().candidates,
                       [](const Candidate& form) { return !is_factored(form.size); });
-      plan.body_weights += spec.shape.count();
+      plan.body_weights += linear.spec->shape.count();
       least_bytes += least_of(units.back());
     }
-    for (const std::string& norm : block.norms) {
-      planned.norms.push_back(plan_norm(norm, block, checkpoint));
-      norm_bytes += planned.norms.back().bytes;
-    }
+    for (const NormPlan& norm : block.norms) plan.body_bytes += norm.bytes;
   }
   const auto budget = static_cast<uint64_t>(bits * static_cast<double>(plan.body_weights) / 8.0);
   const auto choose = rates == CompressStages::Rates::kUniform ? allocate_uniformly : allocate;
   const std::vector<size_t> chosen =
-      budget < norm_bytes ? std::vector<size_t>{} : choose(units, budget - norm_bytes);
-  if (chosen.size() != units.size()) refuse_bits(bits, least_bytes + norm_bytes, plan.body_weights);
+      budget < plan.body_bytes ? std::vector<size_t>{} : choose(units, budget - plan.body_bytes);
+  if (chosen.size() != units.size())
+    refuse_bits(bits, least_bytes + plan.body_bytes, plan.body_weights);
 
-  plan.body_bytes = norm_bytes;
   size_t next = 0;
   for (BlockPlan& block : plan.blocks) {
     for (LinearPlan& linear : block.linears) {
@@ -120,6 +113,20 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
       ++next;
     }
   }
+}
+
+CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
+                                 const Checkpoint& checkpoint, double bits,
+                                 CompressStages::Rates rates) {
+  CompressionPlan plan;
+  for (const BlockSpec& block : manifest.blocks) {
+    BlockPlan& planned = plan.blocks.emplace_back();
+    for (const LinearSpec& spec : block.linears)
+      planned.linears.push_back(start_linear(spec, model));
+    for (const std::string& norm : block.norms)
+      planned.norms.push_back(plan_norm(norm, block, checkpoint));
+  }
+  allocate_terms(plan, bits, rates);
   return plan;
 }
 

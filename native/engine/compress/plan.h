@@ -45,4 +45,8 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
                                  const Checkpoint& checkpoint, double bits_per_weight,
                                  CompressStages::Rates rates);
 
+/// The second half of it: gives terms and bytes to an outline, whose linears have none yet and
+/// whose norms have their bytes, and counts the body.
+void allocate_terms(CompressionPlan& plan, double bits_per_weight, CompressStages::Rates rates);
+
 }  // namespace subbit

@@ -28,8 +28,8 @@ struct OutputTensor {
 
 /// The largest power of two, up to kMostAlignment, that divides the length: the alignment that this
 /// tensor keeps for the next.
-uint64_t kept_alignment(const OutputTensor& tensor) {
-  const auto length = static_cast<uint64_t>(tensor.spec.bytes());
+uint64_t kept_alignment(const TensorSpec& tensor) {
+  const auto length = static_cast<uint64_t>(tensor.bytes());
   return length == 0 ? kMostAlignment : std::min(length & (~length + 1), kMostAlignment);
 }
 
@@ -53,8 +53,6 @@ std::vector<FinishedTensor> embeddings(const WriteRequest& request) {
   return tensors;
 }
 
-/// The data starts on a page, so tensors in order of falling kept alignment each begin at a
-/// multiple of their own. Equals stay in the order given.
 std::vector<OutputTensor> in_file_order(const WriteRequest& request,
                                         const std::vector<FinishedTensor>& ends) {
   std::vector<OutputTensor> tensors;
@@ -68,10 +66,10 @@ std::vector<OutputTensor> in_file_order(const WriteRequest& request,
   const TensorView* norm = request.checkpoint->find(request.manifest->final_norm);
   CHECK(norm != nullptr);
   tensors.push_back({{norm->name, norm->dtype, norm->shape}, norm->bytes});
+  std::vector<TensorSpec> specs;
+  for (const OutputTensor& tensor : tensors) specs.push_back(tensor.spec);
   std::vector<OutputTensor> ordered;
-  for (uint64_t alignment = kMostAlignment; alignment > 0; alignment /= 2)
-    for (const OutputTensor& tensor : tensors)
-      if (kept_alignment(tensor) == alignment) ordered.push_back(tensor);
+  for (const size_t i : file_order(specs)) ordered.push_back(tensors[i]);
   return ordered;
 }
 
@@ -85,7 +83,17 @@ uint64_t body_bytes(const WriteRequest& request) {
   return bytes;
 }
 
-std::string config_text(const Json& source, const WrittenModel& written) {
+}  // namespace
+
+std::vector<size_t> file_order(std::span<const TensorSpec> tensors) {
+  std::vector<size_t> order;
+  for (uint64_t alignment = kMostAlignment; alignment > 0; alignment /= 2)
+    for (size_t i = 0; i < tensors.size(); ++i)
+      if (kept_alignment(tensors[i]) == alignment) order.push_back(i);
+  return order;
+}
+
+std::string compressed_config(const Json& source, const WrittenModel& written) {
   JsonObject bits;
   bits.emplace_back("body", Json(written.bits_per_weight_body));
   bits.emplace_back("file", Json(written.bits_per_weight_file));
@@ -109,8 +117,6 @@ void make_directories(const std::string& path) {
                 "cannot make the directory " + path + ": " + failure.message(), {{"file", path}});
   }
 }
-
-}  // namespace
 
 WrittenModel write_model(const WriteRequest& request, JobControl& control) {
   const std::vector<FinishedTensor> ends = embeddings(request);
@@ -136,7 +142,7 @@ WrittenModel write_model(const WriteRequest& request, JobControl& control) {
   written.bits_per_weight_body = bits_per_weight(body_bytes(request), request.plan->body_weights);
   written.bits_per_weight_file = bits_per_weight(written.bytes, request.manifest->parameters);
   FileWriter config((fs::path(request.directory) / "config.json").string());
-  config.write(config_text(request.checkpoint->config(), written));
+  config.write(compressed_config(request.checkpoint->config(), written));
   config.commit();
   return written;
 }

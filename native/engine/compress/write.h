@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,5 +33,16 @@ struct WrittenModel {
 /// Writes model.safetensors, then config.json: the source's, with our quantization_config. Throws
 /// kFileError, kNonFinite, kAborted (not once the first file has its name).
 WrittenModel write_model(const WriteRequest& request, JobControl& control);
+
+/// The order of tensors in the file. Its data starts on a page, so tensors in order of the falling
+/// power of two that divides their lengths each begin at a multiple of their own. Equals stay in
+/// the order given.
+std::vector<size_t> file_order(std::span<const TensorSpec> tensors);
+
+/// The text of config.json: `source` with our quantization_config.
+std::string compressed_config(const Json& source, const WrittenModel& written);
+
+/// `path` and what leads to it. Throws kFileError.
+void make_directories(const std::string& path);
 
 }  // namespace subbit

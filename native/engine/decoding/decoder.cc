@@ -56,6 +56,20 @@ void Decoder::rewind(int64_t position) {
   position_ = position;
 }
 
+void Decoder::fill(int64_t position, const std::atomic<bool>& abort) {
+  position_ = 0;
+  if (position < 0 || position > options_.context_length) {
+    throw Error(ErrorCode::kContextOverflow, "the context cannot be filled so far",
+                {{"expected", "0 to " + std::to_string(options_.context_length) + " tokens"},
+                 {"actual", std::to_string(position)}});
+  }
+  for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer) {
+    if (abort.load(std::memory_order_relaxed)) throw Error(ErrorCode::kAborted, "aborted");
+    cache_.fill(layer);
+  }
+  position_ = position;
+}
+
 void Decoder::check(std::span<const int32_t> tokens) const {
   const auto count = static_cast<int64_t>(tokens.size());
   if (count > options_.context_length - position_) {

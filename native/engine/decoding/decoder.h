@@ -36,6 +36,13 @@ class Decoder {
   int64_t context_length() const { return options_.context_length; }
   /// Forgets every token from `position` on.
   void rewind(int64_t position);
+  /// Writes all of the KV cache, whose first `position` positions then count as computed. Throws
+  /// kContextOverflow, kAborted (the position is then zero).
+  void fill(int64_t position, const std::atomic<bool>& abort);
+  /// What attention reads of the KV cache for each position that it looks back on, all layers.
+  double kv_bytes_per_position() const {
+    return static_cast<double>(cache_.bytes()) / static_cast<double>(options_.context_length);
+  }
 
   /// Gets logits [rows, vocab] for tokens [first, first + rows) of the call; they are scratch and
   /// end with the callback.

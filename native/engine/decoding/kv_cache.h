@@ -17,6 +17,9 @@ class KvCache {
   KvCache(const ModelConfig& config, const MemoryOptions& options);
 
   KvLayer layer(int64_t index);
+  uint64_t bytes() const { return static_cast<uint64_t>(storage_.size()); }
+  /// Writes every byte of a layer so that its keys and values are some small finite numbers.
+  void fill(int64_t index);
 
  private:
   uint64_t side_bytes_;

@@ -17,6 +17,8 @@ namespace {
 
 bool ends_with(const std::string& text, std::string_view end) { return text.ends_with(end); }
 
+std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
+
 /// What the manifest says of a tensor's name, once its last component is taken off.
 struct Known {
   Shape shape;
@@ -25,7 +27,6 @@ struct Known {
 
 std::map<std::string, Known> known_weights(const Manifest& manifest, const ModelConfig& config) {
   std::map<std::string, Known> known;
-  const auto stem = [](const std::string& name) { return name.substr(0, name.rfind('.')); };
   // Tables that packed linears share are bytes of those linears.
   known["model.tables"] = {{0, 0}, true};
   for (const BlockSpec& block : manifest.blocks) {
@@ -103,6 +104,20 @@ Inspection inspect(const Checkpoint& checkpoint) {
   }
   out.bits_per_weight_body = bits_per_weight(body_bytes, body_weights);
   return out;
+}
+
+uint64_t weight_bytes_per_token(const Checkpoint& checkpoint) {
+  const std::string& path = checkpoint.path();
+  const Architecture& architecture = find_architecture(checkpoint.config(), path);
+  const Manifest manifest = architecture.manifest(checkpoint.config(), path);
+  const ModelConfig config = architecture.parse_config(checkpoint.config(), path);
+  const bool tied = manifest.head == manifest.embedding;
+  uint64_t bytes = 0;
+  for (const TensorView& tensor : checkpoint.tensors()) {
+    const bool looked_up = !tied && stem(tensor.name) == stem(manifest.embedding);
+    bytes += tensor.bytes.size() / (looked_up ? static_cast<uint64_t>(config.vocab_size) : 1);
+  }
+  return bytes;
 }
 
 UnpackedTensor unpack_tensor(const std::string& path, const std::string& name) {

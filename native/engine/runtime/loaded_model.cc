@@ -5,6 +5,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/check.h"
+#include "base/process.h"
 #include "decoding/decoder.h"
 #include "decoding/evaluate.h"
 #include "decoding/sampler.h"
@@ -21,6 +22,17 @@ using Clock = std::chrono::steady_clock;
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
+
+/// Wall and processor time since it was made.
+class Stopwatch {
+ public:
+  double wall_ms() const { return ms_since(start_); }
+  double cpu_ms() const { return 1e3 * (process_cpu_seconds() - cpu_start_); }
+
+ private:
+  Clock::time_point start_ = Clock::now();
+  double cpu_start_ = process_cpu_seconds();
+};
 
 int64_t choose_context(const LoadRequest& request, const ModelConfig& config) {
   const int64_t trained = config.max_position_embeddings;
@@ -45,6 +57,8 @@ class LoadedModelImpl final : public LoadedModel {
                 std::function<void(const GenerateResult&, const Error*)> on_done) override;
   void score(std::vector<int32_t> tokens, std::shared_ptr<JobControl> control,
              std::function<void(const ScoreResult&, const Error*)> on_done) override;
+  void fill_context(int64_t tokens, std::shared_ptr<JobControl> control,
+                    std::function<void(const Error*)> on_done) override;
   void dispose() override { thread_.stop(); }
 
  private:
@@ -86,6 +100,8 @@ LoadedModelImpl::LoadedModelImpl(const LoadRequest& request, JobControl& control
   facts_.bos_token_ids = config.bos_token_ids;
   facts_.eos_token_ids = config.eos_token_ids;
   facts_.threads = pool_.threads();
+  facts_.weight_bytes_per_token = weight_bytes_per_token(opened_.checkpoint());
+  facts_.kv_bytes_per_position = decoder_.kv_bytes_per_position();
   facts_.load_ms = ms_since(started_);
 }
 
@@ -130,6 +146,26 @@ void LoadedModelImpl::score(std::vector<int32_t> tokens, std::shared_ptr<JobCont
   thread_.post(std::move(task));
 }
 
+void LoadedModelImpl::fill_context(int64_t tokens, std::shared_ptr<JobControl> control,
+                                   std::function<void(const Error*)> on_done) {
+  EngineThread::Task task;
+  task.control = control;
+  task.refuse = [on_done](const Error& error) { on_done(&error); };
+  task.run = [this, tokens, control, on_done] {
+    try {
+      cached_.clear();
+      decoder_.fill(tokens, control->abort);
+      cached_.assign(static_cast<size_t>(tokens), 0);
+    } catch (...) {
+      const Error error = current_error();
+      on_done(&error);
+      return;
+    }
+    on_done(nullptr);
+  };
+  thread_.post(std::move(task));
+}
+
 void LoadedModelImpl::forward(std::span<const int32_t> tokens, const JobControl& control) {
   decoder_.forward(tokens, LogitRows::kLast, control.abort, [this](int64_t, Matrix logits) {
     logits_.assign(logits.row(0), logits.row(0) + logits.cols);
@@ -150,9 +186,10 @@ void LoadedModelImpl::prefill(const GenerateRequest& request, const JobControl& 
   cached_.resize(shared);
   result.prompt_tokens = static_cast<int64_t>(prompt.size());
   result.cached_tokens = static_cast<int64_t>(shared);
-  const auto start = Clock::now();
+  const Stopwatch watch;
   forward(std::span(prompt).subspan(shared), control);
-  result.prefill_ms = ms_since(start);
+  result.prefill_ms = watch.wall_ms();
+  result.prefill_cpu_ms = watch.cpu_ms();
 }
 
 void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobControl& control,
@@ -165,11 +202,11 @@ void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobCont
                    request.repetition_penalty, request.presence_penalty, request.frequency_penalty,
                    request.logit_bias, request.seed});
   sampler.observe(request.prompt);
-  const auto start = Clock::now();
+  const Stopwatch watch;
   while (result.generated_tokens < request.max_tokens) {
     if (control.abort) throw Error(ErrorCode::kAborted, "aborted");
     const int32_t token = sampler.sample(logits_);
-    result.decode_ms = ms_since(start);
+    result.decode_ms = watch.wall_ms();
     if (std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end()) {
       result.finish_reason = FinishReason::kStop;
       return;
@@ -184,10 +221,13 @@ void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobCont
     sampler.observe({&token, 1});
     forward({&token, 1}, control);
   }
-  result.decode_ms = ms_since(start);
+  result.decode_ms = watch.wall_ms();
+  result.decode_cpu_ms = watch.cpu_ms();
 }
 
 }  // namespace
+
+uint64_t peak_memory_bytes() { return peak_resident_bytes(); }
 
 std::shared_ptr<LoadedModel> LoadedModel::load(const LoadRequest& request, JobControl& control) {
   return std::make_shared<LoadedModelImpl>(request, control);

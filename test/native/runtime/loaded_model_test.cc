@@ -105,6 +105,69 @@ TEST(an_abort_between_tokens_ends_the_generation_and_leaves_the_model_usable) {
          generate(*load(), request_for(20, 8)).tokens);
 }
 
+std::string fill(LoadedModel& model, int64_t tokens, bool aborted = false) {
+  std::string error;
+  std::promise<void> done;
+  const auto control = std::make_shared<JobControl>();
+  control->abort = aborted;
+  model.fill_context(tokens, control, [&](const Error* failure) {
+    if (failure != nullptr) error = error_code_name(failure->code());
+    done.set_value();
+  });
+  done.get_future().wait();
+  return error;
+}
+
+TEST(a_filled_context_is_found_in_the_cache_and_forgotten_when_it_is_not_wanted) {
+  const auto model = load();
+  const GenerateRequest plain = request_for(20, 8);
+  const Outcome before = generate(*model, plain);
+  EXPECT_EQ(fill(*model, 30), std::string());
+  GenerateRequest deep = request_for(20, 8);
+  deep.prompt.insert(deep.prompt.begin(), 30, 0);
+  const Outcome outcome = generate(*model, deep);
+  EXPECT_EQ(outcome.result.cached_tokens, 30);
+  EXPECT_EQ(outcome.result.prompt_tokens, 50);
+  EXPECT_EQ(outcome.tokens.size(), size_t{8});
+  EXPECT(generate(*model, plain).tokens == before.tokens);
+  EXPECT_EQ(fill(*model, 65), std::string("CONTEXT_OVERFLOW"));
+  EXPECT_EQ(fill(*model, 64, true), std::string("ABORTED"));
+  EXPECT(generate(*model, plain).tokens == before.tokens);
+}
+
+TEST(a_generation_tells_the_processor_time_of_both_its_parts) {
+  const auto model = load();
+  const GenerateResult result = generate(*model, request_for(20, 8)).result;
+  EXPECT(result.prefill_cpu_ms > 0 && result.decode_cpu_ms > 0);
+}
+
+TEST(what_decoding_reads_is_the_file_without_the_embeddings_that_are_only_looked_up) {
+  for (const char* name : {"tiny-llama", "tiny-linear"}) {
+    const auto model = load({.path = test::fixture(std::string("models/") + name)});
+    const Inspection inspection = inspect(test::fixture(std::string("models/") + name));
+    uint64_t bytes = 0;
+    uint64_t embedding = 0;
+    bool has_head = false;
+    for (const InspectedTensor& tensor : inspection.tensors) {
+      bytes += tensor.bytes;
+      if (tensor.name.starts_with("model.embed_tokens")) embedding = tensor.bytes;
+      has_head |= tensor.name.starts_with("lm_head");
+    }
+    const ModelFacts& facts = model->facts();
+    const uint64_t unread =
+        has_head ? embedding - embedding / static_cast<uint64_t>(facts.vocab_size) : 0;
+    EXPECT_EQ(facts.weight_bytes_per_token, bytes - unread);
+  }
+}
+
+TEST(memory_is_read_at_some_speed_and_a_measurement_can_be_aborted) {
+  JobControl control;
+  EXPECT(measure_read_bandwidth(1, control) > 1e8);  // a tenth of the slowest machine's
+  control.abort = true;
+  EXPECT_ERROR(ErrorCode::kAborted, "aborted", measure_read_bandwidth(1, control));
+  EXPECT(peak_memory_bytes() > (uint64_t{512} << 20));  // its buffer
+}
+
 TEST(disposing_while_generating_ends_it_and_refuses_what_waits) {
   const auto model = load();
   std::promise<void> started;

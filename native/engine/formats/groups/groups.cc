@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/rng.h"
 #include "formats/signs/layout.h"
 
 namespace subbit {
@@ -179,6 +180,40 @@ std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weight
       const int64_t first = g * layout.group;
       const Half scale = best_scale(coding, weights.row(i) + first,
                                     std::min(layout.group, weights.cols - first), codes);
+      const auto index = static_cast<uint64_t>(i * layout.groups + g);
+      coding.store(codes, layout.group,
+                   reinterpret_cast<uint8_t*>(out.data() + index * layout.unit_bytes));
+      std::memcpy(out.data() + layout.scales_at + 2 * index, &scale, sizeof(scale));
+    }
+  }
+  return out;
+}
+
+std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, float deviation,
+                                     uint64_t seed) {
+  const GroupLayout layout = layout_of(coding, shape);
+  const auto levels = static_cast<uint64_t>(coding.code_max - coding.code_min + 1);
+  double squares = 0;
+  for (int32_t code = coding.code_min; code <= coding.code_max; ++code) squares += code * code;
+  const auto rms = static_cast<float>(std::sqrt(squares / static_cast<double>(levels)));
+  const Half scale = to_half(deviation / rms);
+  if (!(to_float(scale) >= kLeastScale && std::isfinite(to_float(scale)))) {
+    throw Error(ErrorCode::kNonFinite, "no half scale gives weights of this size",
+                {{"actual", std::to_string(deviation)}});
+  }
+  std::vector<std::byte> out(layout.bytes);
+  Rng rng(seed);
+  for (int64_t i = 0; i < shape.rows; ++i) {
+    for (int64_t g = 0; g < layout.groups; ++g) {
+      int8_t codes[64] = {};
+      const int64_t used = std::min(layout.group, shape.cols - g * layout.group);
+      uint64_t random = 0;
+      for (int64_t j = 0; j < used; ++j) {
+        // Four codes a draw: 16 bits each, multiplied into the range (Lemire 2019).
+        random = j % 4 == 0 ? rng.next() : random >> 16;
+        codes[j] = static_cast<int8_t>(coding.code_min +
+                                       static_cast<int32_t>((random & 0xFFFF) * levels >> 16));
+      }
       const auto index = static_cast<uint64_t>(i * layout.groups + g);
       coding.store(codes, layout.group,
                    reinterpret_cast<uint8_t*>(out.data() + index * layout.unit_bytes));

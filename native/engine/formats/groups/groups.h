@@ -51,6 +51,12 @@ uint64_t group_bytes(const GroupCoding& coding, Shape shape);
 /// Throws kNonFinite on a weight that is not finite.
 std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weights);
 
+/// Random codes, all of them alike likely, at one scale: weights of root mean square `deviation`.
+/// What speed and memory depend on, where there is no model. Throws kNonFinite when the scale is no
+/// normal half.
+std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, float deviation,
+                                     uint64_t seed);
+
 /// The format of a coding. view() checks type, length, scales and padding.
 class GroupFormat final : public Format {
  public:

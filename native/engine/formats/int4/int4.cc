@@ -115,5 +115,8 @@ const Format& int4_format() {
 
 uint64_t int4_bytes(Shape shape) { return group_bytes(coding(), shape); }
 std::vector<std::byte> pack_int4(ConstMatrix weights) { return pack_groups(coding(), weights); }
+std::vector<std::byte> random_int4(Shape shape, float deviation, uint64_t seed) {
+  return random_groups(coding(), shape, deviation, seed);
+}
 
 }  // namespace subbit

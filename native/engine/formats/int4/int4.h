@@ -13,5 +13,7 @@ const Format& int4_format();
 uint64_t int4_bytes(Shape shape);
 /// Throws kNonFinite on a weight that is not finite.
 std::vector<std::byte> pack_int4(ConstMatrix weights);
+/// random_groups (groups.h) in this format.
+std::vector<std::byte> random_int4(Shape shape, float deviation, uint64_t seed);
 
 }  // namespace subbit

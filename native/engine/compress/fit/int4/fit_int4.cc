@@ -14,4 +14,10 @@ std::vector<std::byte> fit_int4(const Weight& weight) {
   return pack_int4(matrix);
 }
 
+std::vector<std::byte> invent_int4(Shape shape, float deviation, uint64_t seed) {
+  return random_int4(shape, deviation, seed);
+}
+
+uint64_t fitted_int4_bytes(Shape shape) { return int4_bytes(shape); }
+
 }  // namespace subbit
