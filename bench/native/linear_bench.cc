@@ -143,7 +143,7 @@ Row kernel_row(const SignKernel& kernel, int64_t tokens, const Buffer<std::byte>
   };
   auto state = std::make_shared<State>();
   ThreadPool pool(1);
-  load_codes(random_codes(tokens, kCols, pool), kCols, state->codes);
+  load_codes(random_codes(tokens, kCols, pool), kCols, state->codes, pool);
   const int64_t stride = operand_chunks(state->codes.chunks) * kernel.chunk_bytes;
   state->operand = Buffer<uint8_t>(tokens * stride);
   for (int64_t t = 0; t < tokens; ++t)

@@ -47,4 +47,11 @@ class Buffer {
   int64_t size_ = 0;
 };
 
+/// Memory for at least `count`; what it held is lost when it has to grow.
+template <typename T>
+T* reserve(Buffer<T>& buffer, int64_t count) {
+  if (buffer.size() < count) buffer = Buffer<T>(count);
+  return buffer.data();
+}
+
 }  // namespace subbit

@@ -17,7 +17,8 @@
 
 namespace subbit {
 
-struct QuantizedRows;  // formats/signs/quantized_rows.h
+struct QuantizedRows;    // formats/signs/quantized_rows.h
+struct MultiplyScratch;  // formats/signs/multiply_scratch.h
 
 /// Rows of activations entering a linear layer. The true input of row t is row_scale[t] *
 /// values[t]: a norm leaves its reciprocal root mean square here instead of multiplying it in, so
@@ -26,6 +27,7 @@ struct LinearInput {
   ConstMatrix values;                        // [tokens, cols]
   const float* row_scale = nullptr;          // [tokens], or null for all ones
   const QuantizedRows* quantized = nullptr;  // of `values`; set when the format asks for codes
+  MultiplyScratch* scratch = nullptr;        // or null: the product allocates
 };
 
 enum class OutputMode {

@@ -15,7 +15,8 @@
 
 namespace subbit {
 
-struct SignOperand;  // formats/signs/sign_dot.h
+struct SignOperand;      // formats/signs/sign_dot.h
+struct MultiplyScratch;  // formats/signs/multiply_scratch.h
 
 inline constexpr int64_t kTableEntries = 256;  // vectors of a shared table: one an index byte
 inline constexpr int kMostTables = 256;        // of a model
@@ -81,7 +82,7 @@ class TermKind {
   virtual void unpack_rows(const TermView& term, int64_t first_row, Matrix out) const = 0;
   /// Exact integer sums against the codes of the whole input vector.
   virtual void multiply(const TermView& term, const SignOperand& input, TermSums out,
-                        ThreadPool& pool) const = 0;
+                        MultiplyScratch& scratch, ThreadPool& pool) const = 0;
 };
 
 }  // namespace subbit

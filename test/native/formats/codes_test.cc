@@ -101,8 +101,9 @@ TEST(the_headroom_keeps_sums_inside_their_bound) {
 LoadedCodes load_with_gap(int below) {
   std::vector<float> values(64, 127.0f);
   for (size_t j = 32; j < 64; ++j) values[j] = std::ldexp(127.0f, -below);
+  ThreadPool pool(1);
   LoadedCodes loaded;
-  load_codes(quantize(values), 64, loaded);
+  load_codes(quantize(values), 64, loaded, pool);
   return loaded;
 }
 
@@ -123,8 +124,9 @@ TEST(loaded_codes_give_back_the_values_to_half_a_step) {
   std::vector<float> values(172);
   for (float& v : values) v = rng.normal();
   const QuantizedRows rows = quantize(values);
+  ThreadPool pool(1);
   LoadedCodes loaded;
-  load_codes(rows, 172, loaded);
+  load_codes(rows, 172, loaded, pool);
   for (int64_t j = 0; j < 172; ++j) {
     const int64_t chunk = j / kChunk;
     const double step = std::ldexp(1.0, rows.exponents[chunk]);
@@ -135,8 +137,9 @@ TEST(loaded_codes_give_back_the_values_to_half_a_step) {
 }
 
 TEST(a_vector_of_zeros_is_harmless) {
+  ThreadPool pool(1);
   LoadedCodes loaded;
-  load_codes(quantize(std::vector<float>(40, 0.0f)), 40, loaded);
+  load_codes(quantize(std::vector<float>(40, 0.0f)), 40, loaded, pool);
   EXPECT_EQ(loaded.exponents[0], 0);
   EXPECT_EQ(loaded.magnitudes[0], 0);
 }

@@ -107,6 +107,52 @@ TEST(group_products_follow_the_unpacked_weights_times_the_codes) {
   }
 }
 
+/// Any bits of codes and scales, not only what packing yields; codes in every chunk shift.
+TEST(every_group_kernel_agrees_with_the_plain_one) {
+  for (const GroupCoding* coding : {&int4_coding(), &int8_coding()}) {
+    for (const int64_t group : {32, 64}) {
+      for (const int64_t groups : {1, 2, 3, 15, 16, 17, 35}) {
+        Rng rng(static_cast<uint64_t>(groups));
+        std::vector<uint8_t> units(static_cast<size_t>(groups * group * coding->bits / 8));
+        // At eight bits -128 is no code.
+        for (uint8_t& byte : units)
+          byte = static_cast<uint8_t>(std::max(-127, static_cast<int>(rng.next() % 256) - 128));
+        std::vector<Half> scales(static_cast<size_t>(groups));
+        for (Half& scale : scales) scale = to_half(0.01f * rng.normal());
+        std::vector<int8_t> codes(static_cast<size_t>(groups * group));
+        for (int8_t& code : codes)
+          code = static_cast<int8_t>(static_cast<int>(rng.next() % 255) - 127);
+        std::vector<uint8_t> shifts(codes.size() / 32);
+        for (uint8_t& shift : shifts) shift = static_cast<uint8_t>(rng.next() % 13);
+        GroupRow row{units.data(), scales.data(), groups, group,
+                     codes.data(), shifts.data(), nullptr};
+        const float plain = coding->kernels.back().dot(row);
+        double magnitude = 0;
+        std::vector<int8_t> weights(static_cast<size_t>(group));
+        for (int64_t g = 0; g < groups; ++g) {
+          coding->load(units.data() + g * group * coding->bits / 8, group, weights.data());
+          for (int64_t j = 0; j < group; ++j) {
+            const int64_t column = g * group + j;
+            magnitude += std::abs(double(weights[static_cast<size_t>(j)]) *
+                                  codes[static_cast<size_t>(column)]) *
+                         (1 << shifts[static_cast<size_t>(column / 32)]) *
+                         std::fabs(to_float(scales[static_cast<size_t>(g)]));
+          }
+        }
+        for (const GroupKernel& kernel : coding->kernels) {
+          if (!kernel.usable(group)) continue;
+          Buffer<uint8_t> operand(kernel.operand_bytes == nullptr ? 0
+                                                                  : kernel.operand_bytes(groups));
+          if (kernel.load != nullptr) kernel.load(row, operand.data());
+          row.operand = operand.data();
+          // Each side rounds once a group and a few times to join its lanes.
+          EXPECT_NEAR(kernel.dot(row), plain, (2.0 * double(groups) + 12) * 0x1p-24 * magnitude);
+        }
+      }
+    }
+  }
+}
+
 TEST(group_tensors_of_the_wrong_length_scale_or_padding_are_refused) {
   for (const Case& c : kCases) {
     const Shape shape = {3, 40};

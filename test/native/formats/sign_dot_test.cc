@@ -57,8 +57,9 @@ void expect_kernel_exact(const SignKernel& kernel, const SignMatrix& signs,
                          const QuantizedRows& rows) {
   std::vector<std::byte> words;
   pack_signs(signs, words);
+  ThreadPool pool(1);
   LoadedCodes codes;
-  load_codes(rows, rows.cols, codes);
+  load_codes(rows, rows.cols, codes, pool);
   const int64_t stride = operand_chunks(rows.chunks) * kernel.chunk_bytes;
   std::vector<uint8_t> tables(static_cast<size_t>(rows.rows * stride), 0xAA);
   std::vector<int32_t> totals(static_cast<size_t>(rows.rows));
@@ -124,8 +125,9 @@ TEST(sign_dot_gives_the_same_sums_for_any_number_of_threads) {
   const SignMatrix signs = random_signs(1001, 300, 11);
   std::vector<std::byte> words;
   pack_signs(signs, words);
+  ThreadPool loader(3);
   SignOperand operand;
-  load_sign_operand(make_codes(3, 300, Codes::kSpread, 12), operand);
+  load_sign_operand(make_codes(3, 300, Codes::kSpread, 12), operand, loader);
   std::vector<int32_t> first;
   for (const int threads : {1, 2, 5}) {
     ThreadPool pool(threads);
@@ -143,7 +145,7 @@ TEST(a_matrix_over_a_run_of_columns_sees_only_those_columns) {
     std::vector<std::byte> words;
     pack_signs(signs, words);
     SignOperand operand;
-    load_sign_operand(make_codes(5, 256, Codes::kRandom, 22), operand);
+    load_sign_operand(make_codes(5, 256, Codes::kRandom, 22), operand, pool);
     std::vector<int32_t> sums(5 * 6);
     sign_dot({words.data(), 6, columns, 2}, operand, {sums.data(), 5, 6}, pool);
     for (int64_t t = 0; t < 5; ++t) {

@@ -12,6 +12,7 @@
 #include "formats/packed/packed.h"
 #include "formats/registry.h"
 #include "formats/signs/layout.h"
+#include "formats/signs/multiply_scratch.h"
 #include "formats/signs/sign_dot.h"
 #include "formats/table/table_dot.h"
 #include "support/test.h"
@@ -147,8 +148,10 @@ void expect_exact(const PackedLinear& linear, const Tables& tables, const Quanti
   const std::vector<std::byte> bytes = pack(linear);
   EXPECT_EQ(bytes.size(), packed_bytes(packed_size(linear)));
   const PackedView view = parse_packed(bytes, "t", tables.find());
+  ThreadPool loader(2);
   SignOperand operand;
-  load_sign_operand(rows, operand);
+  load_sign_operand(rows, operand, loader);
+  MultiplyScratch scratch;
   for (const auto& [kind, term] : view.terms) {
     const int shift = rounding_shift(term, operand);
     std::vector<float> row(static_cast<size_t>(term.shape.columns));
@@ -158,7 +161,7 @@ void expect_exact(const PackedLinear& linear, const Tables& tables, const Quanti
       ThreadPool pool(threads);
       std::fill(sums.begin(), sums.end(), -1);
       const MatrixView<int32_t> out(sums.data(), rows.rows, term.shape.rows);
-      kind->multiply(term, operand, {out, exponents}, pool);
+      kind->multiply(term, operand, {out, exponents}, scratch, pool);
       for (int64_t i = 0; i < term.shape.rows; ++i) {
         kind->unpack_rows(term, i, Matrix(row.data(), 1, term.shape.columns));
         for (int64_t t = 0; t < rows.rows; ++t) {

@@ -38,7 +38,8 @@ void cpu_linear(const Linear& linear, Tensor x, Tensor y, OutputMode mode, CpuSc
   CHECK(x.rows == y.rows && x.cols == linear.shape.cols && y.cols == linear.shape.rows);
   CHECK(y.row_scale == nullptr);
   if (x.rows == 0) return;
-  LinearInput in{x.matrix(), x.row_scale, nullptr};
+  LinearInput in{x.matrix(), x.row_scale, nullptr, &scratch.multiply};
+  scratch.multiply.loaded = nullptr;
   const bool wants_codes = std::any_of(
       linear.parts.begin(), linear.parts.end(),
       [](const Linear::Part& part) { return part.weight->input_kind() == InputKind::kCodes; });

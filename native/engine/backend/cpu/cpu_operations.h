@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "base/buffer.h"
 #include "base/thread_pool.h"
+#include "formats/signs/multiply_scratch.h"
 #include "formats/signs/quantized_rows.h"
 
 namespace subbit {
@@ -15,6 +16,7 @@ namespace subbit {
 /// Memory that operations reuse from call to call; grows to what the largest call needs.
 struct CpuScratch {
   QuantizedRows quantized;
+  MultiplyScratch multiply;
   Buffer<float> product;  // a linear's output before it joins the residual stream
   Buffer<float> scores;   // [threads, positions]
 };

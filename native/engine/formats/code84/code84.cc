@@ -80,7 +80,7 @@ class Code84Term final : public TermKind {
   }
 
   void multiply(const TermView& term, const SignOperand& input, TermSums out,
-                ThreadPool& pool) const override {
+                MultiplyScratch& /*scratch*/, ThreadPool& pool) const override {
     const SignWords matrix = {term.words.data(), term.shape.rows, term.shape.columns,
                               term.first_column / kChunk, expand_quad};
     sign_dot(matrix, input, out.sums, pool);

@@ -10,9 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "base/buffer.h"
 #include "base/check.h"
+#include "base/wide_loop.h"
 #include "formats/signs/layout.h"
+#include "formats/signs/multiply_scratch.h"
 #include "formats/signs/sign_dot.h"
 #include "formats/signs/sign_matrix.h"
 
@@ -22,13 +23,17 @@ namespace {
 uint64_t v_bytes(const TermShape& shape) { return sign_bytes(shape.rank, shape.columns); }
 
 /// z [tokens, rank] = float(sums) (* s_mid).
-void finish_first_stage(MatrixView<const int32_t> sums, std::span<const Half> s_mid, Matrix z) {
-  for (int64_t token = 0; token < z.rows; ++token) {
-    for (int64_t k = 0; k < z.cols; ++k) {
-      const float value = static_cast<float>(sums.at(token, k));
-      z.at(token, k) = s_mid.empty() ? value : value * to_float(s_mid[static_cast<size_t>(k)]);
+void finish_first_stage(MatrixView<const int32_t> sums, std::span<const Half> s_mid, Matrix z,
+                        ThreadPool& pool) {
+  wide_parallel_for(pool, z.rows, 4, [&](Range range) {
+    for (int64_t token = range.begin; token < range.end; ++token) {
+      const int32_t* from = sums.row(token);
+      float* to = z.row(token);
+      for (int64_t k = 0; k < z.cols; ++k) to[k] = static_cast<float>(from[k]);
+      if (s_mid.empty()) continue;
+      for (int64_t k = 0; k < z.cols; ++k) to[k] *= to_float(s_mid[static_cast<size_t>(k)]);
     }
-  }
+  });
 }
 
 class FactoredTerm final : public TermKind {
@@ -63,25 +68,22 @@ class FactoredTerm final : public TermKind {
   }
 
   void multiply(const TermView& term, const SignOperand& input, TermSums out,
-                ThreadPool& pool) const override {
+                MultiplyScratch& scratch, ThreadPool& pool) const override {
     const int64_t tokens = out.sums.rows;
     const int64_t rank = term.shape.rank;
     const size_t split = v_bytes(term.shape);
-    Buffer<int32_t> first(tokens * rank);
-    Buffer<float> z(tokens * rank);
-    const MatrixView<int32_t> sums(first.data(), tokens, rank);
+    const MatrixView<int32_t> sums(reserve(scratch.rank_sums, tokens * rank), tokens, rank);
+    const Matrix z(reserve(scratch.rank_values, tokens * rank), tokens, rank);
     sign_dot({term.words.data(), rank, term.shape.columns, term.first_column / kChunk}, input, sums,
              pool);
-    finish_first_stage(sums, term.s_mid, Matrix(z.data(), tokens, rank));
-
-    QuantizedRows codes;
-    SignOperand operand;
-    quantize_rows(ConstMatrix(z.data(), tokens, rank), codes, pool);
-    load_sign_operand(codes, operand);
-    sign_dot({term.words.data() + split, term.shape.rows, rank, 0}, operand, out.sums, pool);
+    finish_first_stage(sums, term.s_mid, z, pool);
+    quantize_rows(z, scratch.rank_codes, pool);
+    load_sign_operand(scratch.rank_codes, scratch.rank_input, pool);
+    sign_dot({term.words.data() + split, term.shape.rows, rank, 0}, scratch.rank_input, out.sums,
+             pool);
     for (int64_t token = 0; token < tokens; ++token) {
       out.exponents[static_cast<size_t>(token)] =
-          input.codes.exponents[token] + operand.codes.exponents[token];
+          input.codes.exponents[token] + scratch.rank_input.codes.exponents[token];
     }
   }
 };

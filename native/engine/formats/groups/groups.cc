@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "formats/signs/layout.h"
+#include "formats/signs/multiply_scratch.h"
 
 namespace subbit {
 namespace {
@@ -87,7 +88,12 @@ Half best_scale(const GroupCoding& coding, const float* w, int64_t count, int8_t
 class GroupWeight final : public Weight {
  public:
   GroupWeight(const GroupCoding& coding, std::span<const std::byte> bytes, Shape shape)
-      : Weight(shape), coding_(coding), bytes_(bytes), layout_(layout_of(coding, shape)) {}
+      : Weight(shape),
+        coding_(coding),
+        bytes_(bytes),
+        layout_(layout_of(coding, shape)),
+        kernel_(*std::ranges::find_if(
+            coding.kernels, [this](const GroupKernel& k) { return k.usable(layout_.group); })) {}
 
   std::string_view format() const override { return coding_.name; }
   uint64_t packed_bytes() const override { return bytes_.size(); }
@@ -123,6 +129,7 @@ class GroupWeight final : public Weight {
   const GroupCoding& coding_;
   std::span<const std::byte> bytes_;
   GroupLayout layout_;
+  const GroupKernel& kernel_;
 };
 
 void GroupWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
@@ -130,29 +137,39 @@ void GroupWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   CHECK(in.quantized != nullptr && in.quantized->cols == shape().cols);
   const int64_t tokens = in.values.rows;
   CHECK(out.rows == tokens && out.cols == shape().rows);
-  LoadedCodes loaded;
-  load_codes(*in.quantized, layout_.group * coding_.code_reach, loaded);
-  std::vector<float> gains(static_cast<size_t>(tokens));
+  MultiplyScratch own;
+  MultiplyScratch& scratch = in.scratch == nullptr ? own : *in.scratch;
+  LoadedCodes& loaded = scratch.group_codes;
+  load_codes(*in.quantized, layout_.group * coding_.code_reach, loaded, pool);
+  float* const gains = reserve(scratch.gains, tokens);
   for (int64_t t = 0; t < tokens; ++t) {
     const float rho = in.row_scale == nullptr ? 1.0f : in.row_scale[t];
-    gains[static_cast<size_t>(t)] = std::ldexp(1.0f, loaded.exponents[t]) * rho;
+    gains[t] = std::ldexp(1.0f, loaded.exponents[t]) * rho;
+  }
+  const int64_t operand_bytes =
+      kernel_.operand_bytes == nullptr ? 0 : kernel_.operand_bytes(layout_.groups);
+  uint8_t* const operands = reserve(scratch.group_operand, tokens * operand_bytes);
+  const auto row_of = [&](int64_t i, int64_t t) {
+    return GroupRow{units(i),
+                    scales(i),
+                    layout_.groups,
+                    layout_.group,
+                    loaded.codes.data() + t * loaded.chunks * kChunk,
+                    loaded.shifts.data() + t * loaded.chunks,
+                    operands + t * operand_bytes};
+  };
+  if (kernel_.load != nullptr) {
+    pool.parallel_for(tokens, 4, [&](Range range) {
+      for (int64_t t = range.begin; t < range.end; ++t)
+        kernel_.load(row_of(0, t), operands + t * operand_bytes);
+    });
   }
   // About 32 KiB of codes a claim.
   const int64_t row_bytes = layout_.groups * static_cast<int64_t>(layout_.unit_bytes);
   pool.parallel_for(shape().rows, std::max<int64_t>(1, 32768 / row_bytes), [&](Range range) {
-    std::vector<float> row_scales(static_cast<size_t>(layout_.groups));
     for (int64_t i = range.begin; i < range.end; ++i) {
-      for (int64_t g = 0; g < layout_.groups; ++g) {
-        row_scales[static_cast<size_t>(g)] = to_float(scales(i)[g]);
-      }
       for (int64_t t = 0; t < tokens; ++t) {
-        const GroupRow row = {units(i),
-                              row_scales.data(),
-                              layout_.groups,
-                              layout_.group,
-                              loaded.codes.data() + t * loaded.chunks * kChunk,
-                              loaded.shifts.data() + t * loaded.chunks};
-        const float value = coding_.fast_dot(row) * gains[static_cast<size_t>(t)];
+        const float value = kernel_.dot(row_of(i, t)) * gains[t];
         out.at(t, i) = mode == OutputMode::kAdd ? out.at(t, i) + value : value;
       }
     }

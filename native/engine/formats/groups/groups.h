@@ -21,14 +21,27 @@
 
 namespace subbit {
 
-/// One matrix's units and scales, as a row kernel reads them.
+/// One row's units and scales and one token's codes, as a kernel reads them.
 struct GroupRow {
   const uint8_t* units = nullptr;  // [groups, unit_bytes]
-  const float* scales = nullptr;   // [groups]
+  const Half* scales = nullptr;    // [groups]
   int64_t groups = 0;
-  int64_t group = 0;                // columns: 64 or 32
-  const int8_t* codes = nullptr;    // loaded codes of one token, zero-padded to whole groups
-  const uint8_t* shifts = nullptr;  // one for each 32 codes
+  int64_t group = 0;                 // columns: 64 or 32
+  const int8_t* codes = nullptr;     // loaded codes of one token, zero-padded to whole groups
+  const uint8_t* shifts = nullptr;   // one for each 32 codes
+  const uint8_t* operand = nullptr;  // the same as the kernel's load() laid them out
+};
+
+/// sum over groups of float(I_g) * scale_g by some instruction set. Kernels differ by a few
+/// roundings of the sum of magnitudes; one kernel gives a row the same bits in any company.
+struct GroupKernel {
+  const char* name = "";
+  bool (*usable)(int64_t group) = nullptr;
+  float (*dot)(const GroupRow& row) = nullptr;
+  /// For kernels that read codes in a form of their own: its bytes, a multiple of 64, and how to
+  /// write it from codes and shifts.
+  int64_t (*operand_bytes)(int64_t groups) = nullptr;
+  void (*load)(const GroupRow& row, uint8_t* operand) = nullptr;
 };
 
 /// How one integer width stores and multiplies a group.
@@ -40,10 +53,8 @@ struct GroupCoding {
   int32_t code_reach = 0;  // largest |code|
   void (*store)(const int8_t* codes, int64_t group, uint8_t* unit) = nullptr;
   void (*load)(const uint8_t* unit, int64_t group, int8_t* codes) = nullptr;
-  /// sum over groups, in order, of fma(float(I_g), scale_g, y): the truth.
-  float (*dot)(const GroupRow& row) = nullptr;
-  /// The fastest this machine runs; agrees with `dot` to a few roundings of the sum of magnitudes.
-  float (*fast_dot)(const GroupRow& row) = nullptr;
+  /// Fastest first. The last is plain: fma(float(I_g), scale_g, y), group after group.
+  std::span<const GroupKernel> kernels;
 };
 
 uint64_t group_bytes(const GroupCoding& coding, Shape shape);

@@ -6,11 +6,8 @@
 #include <cmath>
 
 #include "formats/groups/groups.h"
+#include "formats/int4/int4_kernels.h"
 #include "formats/signs/layout.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace subbit {
 namespace {
@@ -41,48 +38,10 @@ float dot(const GroupRow& row) {
       const int32_t product = weights[j] * row.codes[column];
       sum += product * (1 << row.shifts[column / kChunk]);
     }
-    y = std::fma(static_cast<float>(sum), row.scales[g], y);
+    y = std::fma(static_cast<float>(sum), to_float(row.scales[g]), y);
   }
   return y;
 }
-
-#if defined(__x86_64__)
-
-/// 32 weights (nibbles less 8) times 32 codes: eight int32 lanes, each the exact sum of four
-/// products times 2^shift, below 2^24 so that its float is exact too.
-__attribute__((target("avx2,fma"))) inline __m256i multiply_32(__m256i nibbles, const int8_t* codes,
-                                                               uint8_t shift) {
-  const __m256i w = _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));
-  const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(static_cast<int16_t>(1 << shift)));
-}
-
-__attribute__((target("avx2,fma"))) float dot_avx2(const GroupRow& row) {
-  const __m256i low_mask = _mm256_set1_epi8(15);
-  __m256 y = _mm256_setzero_ps();
-  for (int64_t g = 0; g < row.groups; ++g) {
-    const uint8_t* unit = row.units + g * row.group / 2;
-    __m256i sum;
-    if (row.group == 64) {
-      const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(unit));
-      const __m256i low = _mm256_and_si256(v, low_mask);
-      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), low_mask);
-      sum = _mm256_add_epi32(multiply_32(low, row.codes + 64 * g, row.shifts[2 * g]),
-                             multiply_32(high, row.codes + 64 * g + 32, row.shifts[2 * g + 1]));
-    } else {
-      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(unit));
-      const __m256i both = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), low_mask);
-      sum = multiply_32(both, row.codes + 32 * g, row.shifts[g]);
-    }
-    y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(row.scales[g]), y);
-  }
-  __m128 half = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
-  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-}
-
-#endif
 
 GroupCoding make_coding() {
   GroupCoding coding;
@@ -93,30 +52,34 @@ GroupCoding make_coding() {
   coding.code_reach = 8;
   coding.store = store;
   coding.load = load;
-  coding.dot = dot;
-  coding.fast_dot = dot;
+  static const GroupKernel kernels[] = {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) coding.fast_dot = dot_avx2;
+      kInt4Avx512,
+      kInt4Avx2,
 #endif
+      {"portable", [](int64_t) { return true; }, dot}};
+  coding.kernels = kernels;
   return coding;
-}
-
-const GroupCoding& coding() {
-  static const GroupCoding instance = make_coding();
-  return instance;
 }
 
 }  // namespace
 
+const GroupCoding& int4_coding() {
+  static const GroupCoding instance = make_coding();
+  return instance;
+}
+
 const Format& int4_format() {
-  static const GroupFormat format(coding());
+  static const GroupFormat format(int4_coding());
   return format;
 }
 
-uint64_t int4_bytes(Shape shape) { return group_bytes(coding(), shape); }
-std::vector<std::byte> pack_int4(ConstMatrix weights) { return pack_groups(coding(), weights); }
+uint64_t int4_bytes(Shape shape) { return group_bytes(int4_coding(), shape); }
+std::vector<std::byte> pack_int4(ConstMatrix weights) {
+  return pack_groups(int4_coding(), weights);
+}
 std::vector<std::byte> random_int4(Shape shape, float deviation, uint64_t seed) {
-  return random_groups(coding(), shape, deviation, seed);
+  return random_groups(int4_coding(), shape, deviation, seed);
 }
 
 }  // namespace subbit

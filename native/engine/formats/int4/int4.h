@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "formats/format.h"
+#include "formats/groups/groups.h"
 
 namespace subbit {
 
 const Format& int4_format();
+const GroupCoding& int4_coding();
 uint64_t int4_bytes(Shape shape);
 /// Throws kNonFinite on a weight that is not finite.
 std::vector<std::byte> pack_int4(ConstMatrix weights);

@@ -6,11 +6,8 @@
 #include <cstring>
 
 #include "formats/groups/groups.h"
+#include "formats/int8/int8_kernels.h"
 #include "formats/signs/layout.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace subbit {
 namespace {
@@ -33,31 +30,10 @@ float dot(const GroupRow& row) {
       const int32_t product = weights[j] * row.codes[column];
       sum += product * (1 << row.shifts[column / kChunk]);
     }
-    y = std::fma(static_cast<float>(sum), row.scales[g], y);
+    y = std::fma(static_cast<float>(sum), to_float(row.scales[g]), y);
   }
   return y;
 }
-
-#if defined(__x86_64__)
-
-/// Pairs of products stay below 2 * 127 * 127 < 2^15, so the saturating multiply never saturates.
-__attribute__((target("avx2,fma"))) float dot_avx2(const GroupRow& row) {
-  __m256 y = _mm256_setzero_ps();
-  const int64_t chunks_in_group = row.group / kChunk;
-  for (int64_t c = 0; c < row.groups * chunks_in_group; ++c) {
-    const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.units + c * kChunk));
-    const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + c * kChunk));
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
-    const __m256i shift = _mm256_set1_epi16(static_cast<int16_t>(1 << row.shifts[c]));
-    const __m256 sum = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, shift));
-    y = _mm256_fmadd_ps(sum, _mm256_set1_ps(row.scales[c / chunks_in_group]), y);
-  }
-  __m128 half = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
-  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-}
-
-#endif
 
 GroupCoding make_coding() {
   GroupCoding coding;
@@ -68,27 +44,30 @@ GroupCoding make_coding() {
   coding.code_reach = 127;
   coding.store = store;
   coding.load = load;
-  coding.dot = dot;
-  coding.fast_dot = dot;
+  static const GroupKernel kernels[] = {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) coding.fast_dot = dot_avx2;
+      kInt8Avx2,
 #endif
+      {"portable", [](int64_t) { return true; }, dot}};
+  coding.kernels = kernels;
   return coding;
-}
-
-const GroupCoding& coding() {
-  static const GroupCoding instance = make_coding();
-  return instance;
 }
 
 }  // namespace
 
+const GroupCoding& int8_coding() {
+  static const GroupCoding instance = make_coding();
+  return instance;
+}
+
 const Format& int8_format() {
-  static const GroupFormat format(coding());
+  static const GroupFormat format(int8_coding());
   return format;
 }
 
-uint64_t int8_bytes(Shape shape) { return group_bytes(coding(), shape); }
-std::vector<std::byte> pack_int8(ConstMatrix weights) { return pack_groups(coding(), weights); }
+uint64_t int8_bytes(Shape shape) { return group_bytes(int8_coding(), shape); }
+std::vector<std::byte> pack_int8(ConstMatrix weights) {
+  return pack_groups(int8_coding(), weights);
+}
 
 }  // namespace subbit

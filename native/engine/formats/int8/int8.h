@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "formats/format.h"
+#include "formats/groups/groups.h"
 
 namespace subbit {
 
 const Format& int8_format();
+const GroupCoding& int8_coding();
 uint64_t int8_bytes(Shape shape);
 /// Throws kNonFinite on a weight that is not finite.
 std::vector<std::byte> pack_int8(ConstMatrix weights);

@@ -11,8 +11,9 @@
 
 #include "base/buffer.h"
 #include "base/check.h"
+#include "base/wide_loop.h"
 #include "formats/signs/layout.h"
-#include "formats/signs/sign_dot.h"
+#include "formats/signs/multiply_scratch.h"
 
 namespace subbit {
 namespace {
@@ -42,9 +43,10 @@ class PackedWeight final : public Weight {
                 ThreadPool& pool) const override;
 
  private:
-  SignOperand operand_for(const LinearInput& in, ThreadPool& pool) const;
-  void epilogue(int64_t token, std::span<const MatrixView<int32_t>> sums,
-                std::span<const float> gains, float* y, OutputMode mode) const;
+  const SignOperand& operand_for(const LinearInput& in, MultiplyScratch& scratch,
+                                 ThreadPool& pool) const;
+  void epilogue(Range rows, const int32_t* sums, int64_t sums_stride, std::span<const float> gains,
+                float* y, OutputMode mode) const;
 
   PackedView view_;
   uint64_t bytes_;
@@ -74,37 +76,51 @@ void PackedWeight::unpack_rows(int64_t first_row, Matrix out) const {
   }
 }
 
-SignOperand PackedWeight::operand_for(const LinearInput& in, ThreadPool& pool) const {
-  SignOperand operand;
+const SignOperand& PackedWeight::operand_for(const LinearInput& in, MultiplyScratch& scratch,
+                                             ThreadPool& pool) const {
   if (s_pre_.empty()) {
     CHECK(in.quantized != nullptr && in.quantized->cols == shape().cols);
-    load_sign_operand(*in.quantized, operand);
-    return operand;
+    if (scratch.loaded != in.quantized) load_sign_operand(*in.quantized, scratch.input, pool);
+    scratch.loaded = in.quantized;
+    return scratch.input;
   }
-  Buffer<float> scaled(in.values.rows * in.values.cols);
-  const Matrix view(scaled.data(), in.values.rows, in.values.cols);
+  const Matrix view(reserve(scratch.scaled, in.values.rows * in.values.cols), in.values.rows,
+                    in.values.cols);
   for (int64_t t = 0; t < view.rows; ++t) {
     for (int64_t j = 0; j < view.cols; ++j) {
       view.at(t, j) = in.values.at(t, j) * s_pre_[static_cast<size_t>(j)];
     }
   }
-  QuantizedRows codes;
-  quantize_rows(view, codes, pool);
-  load_sign_operand(codes, operand);
-  return operand;
+  quantize_rows(view, scratch.scaled_codes, pool);
+  load_sign_operand(scratch.scaled_codes, scratch.scaled_input, pool);
+  return scratch.scaled_input;
 }
 
-void PackedWeight::epilogue(int64_t token, std::span<const MatrixView<int32_t>> sums,
+constexpr int64_t kEpilogueRows = 256;  // of one piece, whose sums stay in the nearest cache
+
+/// `rows` of one token, at most kEpilogueRows. Term t's sums begin at sums + t * sums_stride.
+void PackedWeight::epilogue(Range rows, const int32_t* sums, int64_t sums_stride,
                             std::span<const float> gains, float* y, OutputMode mode) const {
-  const int64_t rows = shape().rows;
-  for (int64_t i = 0; i < rows; ++i) {
-    float acc = static_cast<float>(sums[0].at(token, i)) * gains[0];
-    for (size_t t = 1; t < sums.size(); ++t) {
-      acc = std::fma(static_cast<float>(sums[t].at(token, i)), gains[t], acc);
-    }
-    float value = acc * s_post_[static_cast<size_t>(i)];
-    if (!view_.bias.empty()) value += view_.bias[static_cast<size_t>(i)];
-    y[i] = mode == OutputMode::kAdd ? y[i] + value : value;
+  float values[kEpilogueRows];
+  const int64_t count = rows.end - rows.begin;
+  const float* post = s_post_.data() + rows.begin;
+  const int32_t* from = sums + rows.begin;
+  float* to = y + rows.begin;
+  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(from[i]) * gains[0];
+  for (size_t t = 1; t < gains.size(); ++t) {
+    from += sums_stride;
+    for (int64_t i = 0; i < count; ++i)
+      values[i] = std::fma(static_cast<float>(from[i]), gains[t], values[i]);
+  }
+  for (int64_t i = 0; i < count; ++i) values[i] *= post[i];
+  if (!view_.bias.empty()) {
+    const float* bias = view_.bias.data() + rows.begin;
+    for (int64_t i = 0; i < count; ++i) values[i] += bias[i];
+  }
+  if (mode == OutputMode::kAdd) {
+    for (int64_t i = 0; i < count; ++i) to[i] += values[i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = values[i];
   }
 }
 
@@ -114,16 +130,19 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   const int64_t rows = shape().rows;
   const size_t terms = view_.terms.size();
   CHECK(out.rows == tokens && out.cols == rows);
-  const SignOperand operand = operand_for(in, pool);
+  MultiplyScratch own;
+  MultiplyScratch& scratch = in.scratch == nullptr ? own : *in.scratch;
+  const SignOperand& operand = operand_for(in, scratch, pool);
 
-  Buffer<int32_t> all_sums(static_cast<int64_t>(terms) * tokens * rows);
-  std::vector<int32_t> exponents(static_cast<size_t>(tokens));
-  std::vector<MatrixView<int32_t>> sums(terms);
-  std::vector<float> gains(static_cast<size_t>(tokens) * terms);
+  const int64_t sums_stride = tokens * rows;  // from a term to the next
+  int32_t* const sums = reserve(scratch.sums, static_cast<int64_t>(terms) * sums_stride);
+  const std::span<int32_t> exponents(reserve(scratch.exponents, tokens),
+                                     static_cast<size_t>(tokens));
+  float* const gains = reserve(scratch.gains, tokens * static_cast<int64_t>(terms));
   for (size_t t = 0; t < terms; ++t) {
     const auto& [kind, term] = view_.terms[t];
-    sums[t] = {all_sums.data() + static_cast<int64_t>(t) * tokens * rows, tokens, rows};
-    kind->multiply(term, operand, {sums[t], exponents}, pool);
+    const MatrixView<int32_t> term_sums(sums + static_cast<int64_t>(t) * sums_stride, tokens, rows);
+    kind->multiply(term, operand, {term_sums, exponents}, scratch, pool);
     for (int64_t token = 0; token < tokens; ++token) {
       const float rho = in.row_scale == nullptr ? 1.0f : in.row_scale[token];
       const float gain = std::ldexp(term.gain, exponents[static_cast<size_t>(token)]) * rho;
@@ -133,10 +152,13 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
       gains[static_cast<size_t>(token) * terms + t] = gain;
     }
   }
-  pool.parallel_for(tokens, 1, [&](Range range) {
-    for (int64_t token = range.begin; token < range.end; ++token) {
-      epilogue(token, sums, std::span(gains).subspan(static_cast<size_t>(token) * terms, terms),
-               out.row(token), mode);
+  const int64_t pieces = (rows + kEpilogueRows - 1) / kEpilogueRows;
+  wide_parallel_for(pool, tokens * pieces, 16, [&](Range range) {
+    for (int64_t piece = range.begin; piece < range.end; ++piece) {
+      const int64_t token = piece / pieces;
+      const int64_t first = piece % pieces * kEpilogueRows;
+      epilogue({first, std::min(first + kEpilogueRows, rows)}, sums + token * rows, sums_stride,
+               {gains + static_cast<size_t>(token) * terms, terms}, out.row(token), mode);
     }
   });
 }

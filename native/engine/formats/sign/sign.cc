@@ -29,7 +29,7 @@ class SignTerm final : public TermKind {
     }
   }
   void multiply(const TermView& term, const SignOperand& input, TermSums out,
-                ThreadPool& pool) const override {
+                MultiplyScratch& /*scratch*/, ThreadPool& pool) const override {
     const SignWords matrix = {term.words.data(), term.shape.rows, term.shape.columns,
                               term.first_column / kChunk};
     sign_dot(matrix, input, out.sums, pool);

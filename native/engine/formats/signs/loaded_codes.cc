@@ -6,35 +6,48 @@
 #include <cstdlib>
 
 #include "base/check.h"
+#include "base/wide_loop.h"
 #include "formats/signs/layout.h"
 
 namespace subbit {
 namespace {
 
-template <typename T>
-void reserve(Buffer<T>& buffer, int64_t count) {
-  if (buffer.size() < count) buffer = Buffer<T>(count);
+/// m_j of a chunk into `out`, with the codes' signs; returns their sum.
+inline int32_t load_chunk(const int8_t* codes, int drop, int8_t* out) {
+  int32_t sum = 0;
+  if (drop == 0) {  // nearly always
+    for (int64_t j = 0; j < kChunk; ++j) {
+      out[j] = codes[j];
+      sum += std::abs(codes[j]);
+    }
+    return sum;
+  }
+  for (int64_t j = 0; j < kChunk; ++j) {
+    const int magnitude = std::abs(codes[j]) >> drop;
+    sum += magnitude;
+    out[j] = static_cast<int8_t>(codes[j] < 0 ? -magnitude : magnitude);
+  }
+  return sum;
 }
 
-void load_row(const QuantizedRows& in, int64_t row, int headroom, LoadedCodes& out) {
+inline void load_row(const QuantizedRows& in, int64_t row, int headroom, LoadedCodes& out) {
   const int8_t* exponents = in.exponents.data() + row * in.chunks;
-  const int largest = *std::max_element(exponents, exponents + in.chunks);
+  int largest = kZeroChunkExponent;
+  for (int64_t chunk = 0; chunk < in.chunks; ++chunk)
+    largest = std::max(largest, static_cast<int>(exponents[chunk]));
   const bool zero = largest == kZeroChunkExponent;
   out.exponents[row] = zero ? 0 : largest - headroom;
+  const int8_t* codes = in.codes.data() + row * in.chunks * kChunk;
+  int8_t* loaded = out.codes.data() + row * in.chunks * kChunk;
+  uint8_t* shifts = out.shifts.data() + row * in.chunks;
+  int32_t* magnitudes = out.magnitudes.data() + row * in.chunks;
   for (int64_t chunk = 0; chunk < in.chunks; ++chunk) {
     const int below = largest - exponents[chunk];
     const int drop = std::clamp(below - headroom, 0, 7);
     const int shift = std::max(0, headroom - below);
-    const int64_t first = (row * in.chunks + chunk) * kChunk;
-    int32_t sum = 0;
-    for (int64_t j = first; j < first + kChunk; ++j) {
-      const int code = in.codes[j];
-      const int magnitude = std::abs(code) >> drop;
-      sum += magnitude;
-      out.codes[j] = static_cast<int8_t>(code < 0 ? -magnitude : magnitude);
-    }
-    out.shifts[row * in.chunks + chunk] = static_cast<uint8_t>(shift);
-    out.magnitudes[row * in.chunks + chunk] = sum << shift;
+    const int32_t sum = load_chunk(codes + chunk * kChunk, drop, loaded + chunk * kChunk);
+    shifts[chunk] = static_cast<uint8_t>(shift);
+    magnitudes[chunk] = sum << shift;
   }
 }
 
@@ -46,7 +59,7 @@ int headroom_bits(int64_t reach) {
   return std::min(12, 23 - log2_up);
 }
 
-void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out) {
+void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool) {
   out.rows = rows.rows;
   out.chunks = rows.chunks;
   reserve(out.codes, rows.rows * rows.chunks * kChunk);
@@ -54,7 +67,9 @@ void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out) {
   reserve(out.magnitudes, rows.rows * rows.chunks);
   reserve(out.exponents, rows.rows);
   out.headroom = headroom_bits(reach);
-  for (int64_t row = 0; row < rows.rows; ++row) load_row(rows, row, out.headroom, out);
+  wide_parallel_for(pool, rows.rows, 4, [&](Range range) {
+    for (int64_t row = range.begin; row < range.end; ++row) load_row(rows, row, out.headroom, out);
+  });
 }
 
 }  // namespace subbit

@@ -30,6 +30,6 @@ struct LoadedCodes {
 };
 
 /// `reach` as above; at least 1 and below 2^23.
-void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out);
+void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool);
 
 }  // namespace subbit

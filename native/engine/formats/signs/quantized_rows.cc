@@ -36,12 +36,15 @@ int32_t round_to_even(float v) {
                               std::bit_cast<uint32_t>(kRounder));
 }
 
+/// Apart, so that wide loops do not inline what throwing takes.
+[[noreturn]] __attribute__((noinline, cold)) void refuse_non_finite() {
+  throw Error(ErrorCode::kNonFinite, "an activation is not a finite number");
+}
+
 /// e_c of the header.
 int chunk_exponent(const float* v, int64_t count) {
   const uint32_t largest = largest_bits(v, count);
-  if (largest >= kInfinityBits) {
-    throw Error(ErrorCode::kNonFinite, "an activation is not a finite number");
-  }
+  if (largest >= kInfinityBits) refuse_non_finite();
   if (largest < kTinyBits) return kZeroChunkExponent;
   // 127 * 2^e = (2 - 2^-6) * 2^(e+6): the mantissa carries into the exponent past 0x7E0000.
   return static_cast<int>((largest + 0x1FFFFu) >> 23) - 133;
@@ -88,20 +91,20 @@ void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool) {
   if (out.exponents.size() < out.rows * out.chunks) {
     out.exponents = Buffer<int8_t>(out.rows * out.chunks);
   }
-  const auto quantize_row = [&](int64_t row) {
-    for (int64_t chunk = 0; chunk < out.chunks; ++chunk) {
-      const int64_t first = chunk * kChunk;
-      out.exponents[row * out.chunks + chunk] =
-          quantize_chunk(values.row(row) + first, std::min(kChunk, out.cols - first),
-                         out.codes.data() + (row * out.chunks + chunk) * kChunk);
+  // One row, as in decoding, takes less than waking the pool does.
+  wide_parallel_for(pool, out.rows, 4, [&](Range range) {
+    for (int64_t row = range.begin; row < range.end; ++row) {
+      const float* v = values.row(row);
+      int8_t* codes = out.codes.data() + row * out.chunks * kChunk;
+      int8_t* exponents = out.exponents.data() + row * out.chunks;
+      const int64_t whole = out.cols / kChunk;
+      for (int64_t c = 0; c < whole; ++c)
+        exponents[c] = quantize_chunk(v + c * kChunk, kChunk, codes + c * kChunk);
+      if (whole < out.chunks) {
+        exponents[whole] =
+            quantize_chunk(v + whole * kChunk, out.cols - whole * kChunk, codes + whole * kChunk);
+      }
     }
-  };
-  if (out.rows == 1) {  // decode: waking the pool costs more than the row
-    quantize_row(0);
-    return;
-  }
-  pool.parallel_for(out.rows, 4, [&](Range range) {
-    for (int64_t row = range.begin; row < range.end; ++row) quantize_row(row);
   });
 }
 

@@ -1,6 +1,8 @@
 // Chooses the sign kernel, lays out operands for it and splits rows over the threads.
 #include "formats/signs/sign_dot.h"
 
+#include <iterator>
+#include <numeric>
 #include <vector>
 
 #include "base/check.h"
@@ -58,14 +60,15 @@ const SignKernel* const* sign_kernels(int* count) {
 
 const char* sign_dot_kernel_name() { return chosen_kernel().name; }
 
-void load_sign_operand(const QuantizedRows& in, SignOperand& out) {
-  load_codes(in, in.cols, out.codes);
+void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool) {
+  load_codes(in, in.cols, out.codes, pool);
   const SignKernel& kernel = chosen_kernel();
   const int64_t stride = operand_chunks(in.chunks) * kernel.chunk_bytes;
-  if (out.tables.size() < in.rows * stride) out.tables = Buffer<uint8_t>(in.rows * stride);
-  for (int64_t row = 0; row < in.rows; ++row) {
-    kernel.load(out.codes, row, out.tables.data() + row * stride);
-  }
+  uint8_t* const tables = reserve(out.tables, in.rows * stride);
+  pool.parallel_for(in.rows, 4, [&](Range range) {
+    for (int64_t row = range.begin; row < range.end; ++row)
+      kernel.load(out.codes, row, tables + row * stride);
+  });
 }
 
 void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
@@ -76,10 +79,12 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
   CHECK(matrix.first_chunk % 2 == 0 && matrix.first_chunk + chunks <= codes.chunks);
   CHECK(out.rows == codes.rows && out.cols == matrix.rows);
 
-  std::vector<int32_t> totals(static_cast<size_t>(codes.rows));
+  int32_t few_totals[8];  // decoding allocates nothing
+  std::vector<int32_t> many_totals(codes.rows > std::ssize(few_totals) ? codes.rows : 0);
+  int32_t* const totals = many_totals.empty() ? few_totals : many_totals.data();
   for (int64_t row = 0; row < codes.rows; ++row) {
     const int32_t* magnitudes = codes.magnitudes.data() + row * codes.chunks + matrix.first_chunk;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) totals[row] += magnitudes[chunk];
+    totals[row] = std::accumulate(magnitudes, magnitudes + chunks, 0);
   }
   SignTask task;
   task.words = matrix.words;
@@ -88,7 +93,7 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
   task.operand = operand.tables.data();
   task.operand_chunks = operand_chunks(codes.chunks);
   task.first_chunk = matrix.first_chunk;
-  task.totals = totals.data();
+  task.totals = totals;
   pool.parallel_for(quads_of(matrix.rows), quads_per_claim(chunks), [&](Range range) {
     if (matrix.expand != nullptr) {
       multiply_expanded(kernel, matrix, task, range, out);

@@ -25,7 +25,7 @@ struct SignOperand {
 };
 
 /// Quantized rows -> operand, for sign matrices over `in.cols` columns.
-void load_sign_operand(const QuantizedRows& in, SignOperand& out);
+void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool);
 
 /// A packed matrix standing over columns [first_chunk * 32, ...) of the operand.
 struct SignWords {

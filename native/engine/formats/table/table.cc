@@ -59,7 +59,7 @@ class TableTerm final : public TermKind {
   }
 
   void multiply(const TermView& term, const SignOperand& input, TermSums out,
-                ThreadPool& pool) const override {
+                MultiplyScratch& /*scratch*/, ThreadPool& pool) const override {
     const int64_t chunks = chunks_of(term.shape.columns);
     const int64_t first_chunk = term.first_column / kChunk;
     CHECK(first_chunk + chunks <= input.codes.chunks && out.sums.rows == input.codes.rows);

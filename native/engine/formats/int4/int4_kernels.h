@@ -1,0 +1,13 @@
+// The row kernels of int4 by instruction set; int4.cc lists them.
+#pragma once
+
+#include "formats/groups/groups.h"
+
+namespace subbit {
+
+#if defined(__x86_64__)
+extern const GroupKernel kInt4Avx512;
+extern const GroupKernel kInt4Avx2;
+#endif
+
+}  // namespace subbit

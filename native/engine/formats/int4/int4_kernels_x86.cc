@@ -1,0 +1,135 @@
+// The row kernels of int4 for AVX2 and for AVX-512 with VNNI.
+//
+// AVX-512 multiplies two groups of 64 columns at once, low nibbles and high nibbles apart. vpdpbusd
+// wants one side unsigned: the nibbles as they are, so that the accumulator begins at -8 times the
+// sum of its four codes. Four products then lie within 4 * 8 * 127 < 2^15, and a 16-bit multiply by
+// 2^s_c scales them. About 12 instructions for 128 weights; memory binds.
+//
+// Operand of two groups, 384 bytes: codes of both groups' low halves, of their high halves; the
+// accumulators' beginnings, 16 int32 for each half; 2^s_c, 16 int32 for each half. Zero past the
+// last group.
+#include "formats/int4/int4_kernels.h"
+
+#if defined(__x86_64__)
+
+#include <algorithm>
+#include <cstring>
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes its own headers' undefined registers for a mistake (its bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include "base/processor.h"
+#include "formats/groups/group_kernels_x86.h"
+#include "formats/signs/layout.h"
+
+namespace subbit {
+namespace {
+
+/// 32 weights (nibbles less 8) times 32 codes: eight int32 lanes, each the exact sum of four
+/// products times 2^shift, below 2^24 so that its float is exact too.
+SUBBIT_AVX2 inline __m256i multiply_32(__m256i nibbles, const int8_t* codes, uint8_t shift) {
+  const __m256i w = _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));
+  const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
+  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(static_cast<int16_t>(1 << shift)));
+}
+
+SUBBIT_AVX2 float dot_avx2(const GroupRow& row) {
+  const __m256i low_mask = _mm256_set1_epi8(15);
+  __m256 y = _mm256_setzero_ps();
+  float scales[8];
+  for (int64_t g = 0; g < row.groups; ++g) {
+    if (g % 8 == 0) load_scales(row.scales, g, row.groups, scales);
+    const uint8_t* unit = row.units + g * row.group / 2;
+    __m256i sum;
+    if (row.group == 64) {
+      const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(unit));
+      const __m256i low = _mm256_and_si256(v, low_mask);
+      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), low_mask);
+      sum = _mm256_add_epi32(multiply_32(low, row.codes + 64 * g, row.shifts[2 * g]),
+                             multiply_32(high, row.codes + 64 * g + 32, row.shifts[2 * g + 1]));
+    } else {
+      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(unit));
+      const __m256i both = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), low_mask);
+      sum = multiply_32(both, row.codes + 32 * g, row.shifts[g]);
+    }
+    y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scales[g % 8]), y);
+  }
+  return sum_lanes(y);
+}
+
+#define SUBBIT_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")))
+
+constexpr int64_t kLanes = 16;
+
+struct PairOperand {
+  int8_t codes[2][64];        // [half][two groups' 32 columns]
+  int32_t begin[2][kLanes];   // -8 * the sum of a lane's four codes
+  int32_t factor[2][kLanes];  // 2^s_c
+};
+static_assert(sizeof(PairOperand) == 384);
+
+void load_pairs(const GroupRow& row, uint8_t* operand) {
+  for (int64_t p = 0; p < (row.groups + 1) / 2; ++p) {
+    PairOperand pair{};
+    for (int64_t g = 2 * p; g < std::min(2 * p + 2, row.groups); ++g) {
+      for (int64_t half = 0; half < 2; ++half) {
+        const int64_t chunk = 2 * g + half;
+        const int8_t* codes = row.codes + chunk * kChunk;
+        std::memcpy(pair.codes[half] + g % 2 * kChunk, codes, kChunk);
+        for (int64_t l = 0; l < kLanes / 2; ++l) {
+          const int64_t lane = g % 2 * (kLanes / 2) + l;
+          const int8_t* four = codes + 4 * l;
+          pair.begin[half][lane] = -8 * (four[0] + four[1] + four[2] + four[3]);
+          pair.factor[half][lane] = 1 << row.shifts[chunk];
+        }
+      }
+    }
+    std::memcpy(operand + p * static_cast<int64_t>(sizeof(pair)), &pair, sizeof(pair));
+  }
+}
+
+SUBBIT_AVX512 float dot_avx512(const GroupRow& row) {
+  const __m512i low_mask = _mm512_set1_epi8(15);
+  const __m512i by_half = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(1), 1);
+  __m512 y = _mm512_setzero_ps();
+  const auto* pair = reinterpret_cast<const PairOperand*>(row.operand);
+  for (int64_t first = 0; first < row.groups; first += 16) {
+    const int64_t count = std::min<int64_t>(16, row.groups - first);
+    const auto some = static_cast<__mmask16>((1u << count) - 1);
+    const __m512 scales = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, row.scales + first));
+    __m512i place = by_half;  // of each lane's scale
+    for (int64_t g = first; g < first + count; g += 2, ++pair) {
+      const uint8_t* unit = row.units + g * 32;
+      // A last group without a partner: its half of the vector, and zeros times zeros.
+      const __m512i v =
+          g + 1 < row.groups ? _mm512_loadu_si512(unit) : _mm512_maskz_loadu_epi64(0x0F, unit);
+      const __m512i low = _mm512_and_si512(v, low_mask);
+      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(v, 4), low_mask);
+      const __m512i low_dot = _mm512_dpbusd_epi32(_mm512_loadu_si512(pair->begin[0]), low,
+                                                  _mm512_loadu_si512(pair->codes[0]));
+      const __m512i high_dot = _mm512_dpbusd_epi32(_mm512_loadu_si512(pair->begin[1]), high,
+                                                   _mm512_loadu_si512(pair->codes[1]));
+      __m512i sum = _mm512_madd_epi16(low_dot, _mm512_loadu_si512(pair->factor[0]));
+      sum = _mm512_dpwssd_epi32(sum, high_dot, _mm512_loadu_si512(pair->factor[1]));
+      y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(place, scales), y);
+      place = _mm512_add_epi32(place, _mm512_set1_epi32(2));
+    }
+  }
+  return _mm512_reduce_add_ps(y);
+}
+
+}  // namespace
+
+const GroupKernel kInt4Avx2 = {"avx2", [](int64_t) { return has_avx2(); }, dot_avx2};
+const GroupKernel kInt4Avx512 = {
+    "avx512", [](int64_t group) { return group == 64 && has_avx512_vnni(); }, dot_avx512,
+    [](int64_t groups) { return (groups + 1) / 2 * static_cast<int64_t>(sizeof(PairOperand)); },
+    load_pairs};
+
+}  // namespace subbit
+
+#endif  // __x86_64__
