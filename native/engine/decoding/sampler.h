@@ -32,13 +32,14 @@ class Sampler {
   int32_t sample(std::span<float> logits);
 
  private:
+  class Candidates;
+
   /// Biases and penalties.
   void adjust(std::span<float> logits) const;
-  /// Fills order_ with the top-k candidates, likeliest first.
-  void keep_candidates(std::span<const float> logits);
-  int32_t draw(std::span<const float> logits);
+  int32_t draw(std::span<const float> logits, float largest);
 
   SamplerOptions options_;
+  bool adjusts_ = false;  // whether any bias or penalty is set
   Rng rng_;
   std::vector<std::pair<int32_t, int32_t>> counts_;  // token, times seen; sorted by token
   std::vector<int32_t> order_;                       // scratch

@@ -90,6 +90,7 @@ export const walls: Wall[] = [
     room: "engine/decoding/",
     may: [
       base,
+      "engine/linalg/exponential.h",
       "engine/models/model.h",
       "engine/backend/backend.h",
       "engine/memory/",
