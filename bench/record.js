@@ -57,10 +57,11 @@ export function commit() {
   return `${git("rev-parse", "--short", "HEAD") || "unknown"}${changed ? "+" : ""}`;
 }
 
-/** At most five significant digits: more is noise. @param {unknown} value */
-function cell(value) {
+/** At most five significant digits: more is noise. No commas: nothing is quoted. */
+function cell(/** @type {unknown} */ value) {
   if (value === undefined) return "";
-  return typeof value === "number" ? String(Number(value.toPrecision(5))) : String(value);
+  if (typeof value === "number") return String(Number(value.toPrecision(5)));
+  return String(value).replaceAll(/[,\n]/g, ";");
 }
 
 /**

@@ -29,6 +29,12 @@ describe("the record of benchmarks", () => {
     expect(third.split("\n")).toHaveLength(4);
   });
 
+  test("a comma in a name does not shift the columns after it", () => {
+    const text = withFigures("", [{ ...figure, metric: "a, b" }], where);
+    expect(text).toContain(",a; b,tok/s,");
+    expect(withFigures(text, [{ ...figure, metric: "a, b" }], where).split("\n")).toHaveLength(3);
+  });
+
   test("names the machine as a file may be called", () => {
     expect(machineName()).toMatch(/^[a-z0-9-]+$/);
   });
