@@ -26,7 +26,8 @@ struct AttentionArgs {
 
 enum : uint32_t {
   kMostHeadDim = 256,
-  kAttentionThreads = 256,  // 8 simdgroups, each its own positions
+  kAttentionSimdgroups = 8,  // of a threadgroup, each its own positions
+  kAttentionThreads = 256,
   kCombineThreads = 32,     // one simdgroup a head
 };
 
@@ -35,7 +36,7 @@ inline uint32_t partial_floats(uint32_t head_dim) { return head_dim + 2; }
 
 /// Bytes of threadgroup memory 0 of attention_decode_*: a partial result for each simdgroup.
 inline uint32_t attention_threadgroup_bytes(uint32_t head_dim) {
-  return 4 * (kAttentionThreads / kSimdLanes) * (head_dim + 2);
+  return 4 * kAttentionSimdgroups * (head_dim + 2);
 }
 
 }  // namespace shader

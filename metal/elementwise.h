@@ -43,6 +43,7 @@ struct ArgmaxArgs {
 
 enum : uint32_t {
   kElementThreads = 256,
+  kElementSimdgroups = 8,
   kReduceBytes = 64,  // threadgroup memory 0 of rms_norm and argmax
 };
 

@@ -25,6 +25,7 @@ struct GemvArgs {
   uint32_t lanes_log2;  // 3, 4 or 5
   uint32_t pair_quads;
   uint32_t table_width;     // table: 4, 8 or 16 columns an index
+  uint32_t vectors;         // table: indices of a row
   uint32_t rounding_shift;  // table: R of formats/table/table.cc
 };
 

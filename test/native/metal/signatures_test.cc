@@ -26,7 +26,7 @@ TEST(metal_signature_tells_what_each_index_is) {
   const auto arguments = parse_parameters(
       "k",
       "(constant Args& args [[buffer(0)]], device const uint4* words [[buffer(2)]], "
-      "device float* y [[buffer(3)]], threadgroup int* sums [[threadgroup(0)]], THREAD)");
+      "device float* y [[buffer(3)]], threadgroup int* sums THREADGROUP(0), THREAD)");
   EXPECT_EQ(arguments.size(), size_t{8});
   EXPECT(arguments[0].kind == Argument::Kind::kConstant && arguments[0].type == "Args");
   EXPECT(arguments[1].kind == Argument::Kind::kDeviceRead && arguments[1].index == 2);

@@ -10,6 +10,7 @@ namespace {
 
 struct Entry {
   const char* parameters;
+  std::vector<Layout> layouts;
   Invoke invoke;
 };
 
@@ -20,7 +21,7 @@ std::map<std::string, Entry, std::less<>>& entries() {
   return all;
 }
 
-/// What THREAD of metal/device/dialect.h stands for.
+/// What THREAD and THREADGROUP of metal/device/dialect.h stand for.
 constexpr const char* kThread =
     "uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]], "
     "uint lane [[thread_index_in_simdgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]]";
@@ -28,6 +29,7 @@ constexpr const char* kThread =
 std::vector<std::string> split_parameters(std::string_view text) {
   std::string flat(text);
   flat = std::regex_replace(flat, std::regex("\\bTHREAD\\b"), kThread);
+  flat = std::regex_replace(flat, std::regex("\\bTHREADGROUP(\\(\\d+\\))"), "[[threadgroup$1]]");
   std::vector<std::string> parts;
   std::string part;
   int depth = 0;
@@ -105,7 +107,10 @@ const Kernel& find_kernel(std::string_view name) {
   const auto entry = entries().find(name);
   if (entry == entries().end()) throw MetalError("no kernel named " + std::string(name));
   Kernel kernel{entry->first, parse_parameters(name, entry->second.parameters),
-                entry->second.invoke};
+                entry->second.layouts, entry->second.invoke};
+  if (kernel.layouts.size() != kernel.arguments.size()) {
+    throw MetalError(kernel.name + ": its parameters cannot be told apart");
+  }
   return read.emplace(entry->first, std::move(kernel)).first->second;
 }
 
@@ -119,8 +124,9 @@ std::vector<std::string> kernel_names() {
   return names;
 }
 
-Registration::Registration(const char* name, const char* parameters, Invoke invoke) {
-  entries().emplace(name, Entry{parameters, invoke});
+Registration::Registration(const char* name, const char* parameters, std::vector<Layout> layouts,
+                           Invoke invoke) {
+  entries().emplace(name, Entry{parameters, std::move(layouts), invoke});
 }
 
 }  // namespace subbit::metal_on_cpu

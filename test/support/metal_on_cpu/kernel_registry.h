@@ -14,9 +14,16 @@ namespace subbit::metal_on_cpu {
 /// the first element a pointer points to, or the value itself.
 using Invoke = void (*)(void* const* values);
 
+/// Of what a parameter is or points to.
+struct Layout {
+  size_t bytes = 0;
+  size_t alignment = 1;
+};
+
 struct Kernel {
   std::string name;
   std::vector<Argument> arguments;
+  std::vector<Layout> layouts;  // of each argument
   Invoke invoke = nullptr;
 };
 
@@ -29,7 +36,8 @@ std::vector<Argument> parse_parameters(std::string_view kernel, std::string_view
 const Kernel& find_kernel(std::string_view name);
 
 struct Registration {
-  Registration(const char* name, const char* parameters, Invoke invoke);
+  Registration(const char* name, const char* parameters, std::vector<Layout> layouts,
+               Invoke invoke);
 };
 
 }  // namespace subbit::metal_on_cpu

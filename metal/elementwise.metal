@@ -1,0 +1,101 @@
+// The operations that a fused forward pass has inside other kernels, each on its own: rms_norm,
+// rope, kv_append, swiglu; and argmax. Twins: the files of backend/cpu under the same words.
+#include "device/epilogue.h"
+#include "elementwise.h"
+
+/// The sum over a threadgroup of `kElementThreads`. `partials` holds a float a simdgroup.
+inline float threadgroup_sum(float value, threadgroup float* partials, uint lane, uint simdgroup) {
+  const float sum = simd_sum(value);
+  if (lane == 0) partials[simdgroup] = sum;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  float total = 0.0f;
+  for (uint i = 0; i < kElementSimdgroups; ++i) total += partials[i];
+  return total;
+}
+
+KERNEL(rms_norm,
+       (constant RmsNormArgs& args [[buffer(0)]], device const float* x [[buffer(1)]],
+        device const float* weight [[buffer(2)]], device float* out [[buffer(3)]],
+        device float* row_scale [[buffer(4)]], threadgroup float* partials THREADGROUP(0),
+        THREAD)) {
+  device const float* row = x + group.y * args.x_stride;
+  float squares = 0.0f;
+  for (uint j = index; j < args.columns; j += kElementThreads) {
+    const float value = row[j];
+    squares = fma(value, value, squares);
+    out[group.y * args.out_stride + j] = value * weight[j];
+  }
+  const float sum = threadgroup_sum(squares, partials, lane, simdgroup);
+  if (index == 0) row_scale[group.y] = 1.0f / sqrt(sum / float(args.columns) + args.eps);
+}
+
+KERNEL(rope, (constant RopeArgs& args [[buffer(0)]], device const float* cosine [[buffer(1)]],
+              device const float* sine [[buffer(2)]], device float* x [[buffer(3)]], THREAD)) {
+  const uint pair = group.x * kElementThreads + index;
+  if (pair >= args.heads * args.half_dim) return;
+  const uint i = pair % args.half_dim;
+  const uint at = (args.first_position + group.y) * args.half_dim + i;
+  device float* low = x + group.y * args.x_stride + pair / args.half_dim * 2 * args.half_dim + i;
+  const float a = low[0];
+  const float b = low[args.half_dim];
+  low[0] = a * cosine[at] - b * sine[at];
+  low[args.half_dim] = b * cosine[at] + a * sine[at];
+}
+
+/// Columns of k and v [kv_heads * head_dim] of one token, to where the cache has them.
+#define KV_APPEND(name, Element)                                                               \
+  KERNEL(name, (constant KvAppendArgs & args [[buffer(0)]], device const float* k [[buffer(1)]], \
+                device const float* v [[buffer(2)]], device Element* keys [[buffer(3)]],       \
+                device Element* values [[buffer(4)]], THREAD)) {                               \
+    const uint column = group.x * kElementThreads + index;                                     \
+    if (column >= args.kv_heads * args.head_dim) return;                                       \
+    const uint row = column / args.head_dim * args.capacity + args.first_position + group.y;   \
+    const uint at = row * args.head_dim + column % args.head_dim;                              \
+    keys[at] = Element(k[group.y * args.k_stride + column]);                                   \
+    values[at] = Element(v[group.y * args.v_stride + column]);                                 \
+  }
+
+KV_APPEND(kv_append_f32, float)
+KV_APPEND(kv_append_f16, half)
+
+KERNEL(swiglu,
+       (constant SwigluArgs& args [[buffer(0)]], device const float* gate [[buffer(1)]],
+        device const float* up [[buffer(2)]], device float* out [[buffer(3)]], THREAD)) {
+  const uint column = group.x * kElementThreads + index;
+  if (column >= args.columns) return;
+  const float product = silu(gate[group.y * args.gate_stride + column]) *
+                        up[group.y * args.up_stride + column];
+  out[group.y * args.out_stride + column] = product;
+}
+
+/// The first of the largest logits. A NaN is never the largest.
+KERNEL(argmax, (constant ArgmaxArgs& args [[buffer(0)]], device const float* logits [[buffer(1)]],
+                device int* out [[buffer(2)]], threadgroup uint* partials THREADGROUP(0),
+                THREAD)) {
+  float most = -INFINITY;
+  uint where = 0xFFFFFFFFu;
+  for (uint i = index; i < args.count; i += kElementThreads) {
+    const bool larger = logits[i] > most;
+    where = larger ? i : where;
+    most = larger ? logits[i] : most;
+  }
+  const float largest = simd_max(most);
+  const uint first = simd_min(most == largest ? where : 0xFFFFFFFFu);
+  if (lane == 0) {
+    partials[2 * simdgroup] = as_type<uint>(largest);
+    partials[2 * simdgroup + 1] = first;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (index != 0) return;
+  float best = -INFINITY;
+  uint at = 0xFFFFFFFFu;
+  for (uint i = 0; i < kElementSimdgroups; ++i) {
+    const float value = as_type<float>(partials[2 * i]);
+    const uint from = partials[2 * i + 1];
+    if (value > best || (value == best && from < at)) {
+      best = value;
+      at = from;
+    }
+  }
+  out[0] = at == 0xFFFFFFFFu ? 0 : int(at);
+}

@@ -1,0 +1,6 @@
+// K2: the same bytes, geometry and integers as sign_gemv.metal, by selecting float codes: about
+// three slots a bit, but none in the integer pipe. Which of the two serves a device is measured
+// there; the text cannot tell.
+#include "device/gemv_kernels.h"
+
+GEMV_KERNELS(select_gemv, SelectChunk, SignWords)

@@ -1,0 +1,6 @@
+// K1: sign matrices by AND and POPCOUNT over the bit planes of the codes, about one issue slot a
+// stored bit. One simdgroup computes eight rows (or four pairs of eight, where rows are short), a
+// threadgroup whole chunks of 32 rows, so that its epilogue can quantize. Twin: signs/sign_dot.cc.
+#include "device/gemv_kernels.h"
+
+GEMV_KERNELS(sign_gemv, PopcountChunk, SignWords)

@@ -1,0 +1,171 @@
+// Stack switching by hand for x86-64 and arm64: swapcontext would make two system calls a switch,
+// and kernels switch millions of times.
+#include "support/metal_on_cpu/fiber.h"
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SUBBIT_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SUBBIT_ASAN 1
+#endif
+#endif
+
+#if defined(SUBBIT_ASAN)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+// Saves the callee's registers and stack pointer at *save, takes on those at `load`.
+extern "C" void subbit_switch_stack(void** save, void* load);
+
+#if defined(__x86_64__)
+asm(R"(
+.text
+.globl subbit_switch_stack
+.hidden subbit_switch_stack
+.type subbit_switch_stack,@function
+subbit_switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size subbit_switch_stack,.-subbit_switch_stack
+)");
+#elif defined(__aarch64__)
+#if defined(__APPLE__)
+asm(R"(
+.text
+.globl _subbit_switch_stack
+.private_extern _subbit_switch_stack
+.p2align 2
+_subbit_switch_stack:
+)"
+#else
+asm(R"(
+.text
+.globl subbit_switch_stack
+.hidden subbit_switch_stack
+.p2align 2
+subbit_switch_stack:
+)"
+#endif
+    R"(
+  sub sp, sp, #160
+  stp x19, x20, [sp, #0]
+  stp x21, x22, [sp, #16]
+  stp x23, x24, [sp, #32]
+  stp x25, x26, [sp, #48]
+  stp x27, x28, [sp, #64]
+  stp x29, x30, [sp, #80]
+  stp d8, d9, [sp, #96]
+  stp d10, d11, [sp, #112]
+  stp d12, d13, [sp, #128]
+  stp d14, d15, [sp, #144]
+  mov x9, sp
+  str x9, [x0]
+  mov sp, x1
+  ldp x19, x20, [sp, #0]
+  ldp x21, x22, [sp, #16]
+  ldp x23, x24, [sp, #32]
+  ldp x25, x26, [sp, #48]
+  ldp x27, x28, [sp, #64]
+  ldp x29, x30, [sp, #80]
+  ldp d8, d9, [sp, #96]
+  ldp d10, d11, [sp, #112]
+  ldp d12, d13, [sp, #128]
+  ldp d14, d15, [sp, #144]
+  add sp, sp, #160
+  ret
+)");
+#else
+#error "metal_on_cpu switches stacks on x86-64 and arm64"
+#endif
+
+namespace subbit::metal_on_cpu {
+namespace {
+
+// Kernels keep little on the stack; sanitizers and unoptimized builds a few times as much.
+constexpr size_t kStackBytes = 64 * 1024;
+
+/// Whom the trampoline belongs to; set right before the first switch into a fiber.
+thread_local Fiber* starting = nullptr;
+
+}  // namespace
+
+Fiber::Fiber() : stack_(new std::byte[kStackBytes]) {}
+Fiber::~Fiber() = default;
+
+void Fiber::start(void (*entry)(void*), void* argument) {
+#if defined(SUBBIT_ASAN)
+  __asan_unpoison_memory_region(stack_.get(), kStackBytes);
+#endif
+  entry_ = entry;
+  argument_ = argument;
+  done_ = false;
+  fake_stack_ = nullptr;
+  const auto top = (reinterpret_cast<uintptr_t>(stack_.get()) + kStackBytes) & ~uintptr_t{15};
+  auto* words = reinterpret_cast<void**>(top);
+  auto* const entry_point = reinterpret_cast<void*>(&Fiber::trampoline);
+#if defined(__x86_64__)
+  // As after a call: return address, then six registers; the stack pointer of the callee is off
+  // 16 bytes by 8.
+  words -= 8;
+  std::memset(words, 0, 8 * sizeof(void*));
+  words[6] = entry_point;
+#else
+  words -= 20;
+  std::memset(words, 0, 20 * sizeof(void*));
+  words[11] = entry_point;  // x30
+#endif
+  stack_pointer_ = words;
+}
+
+void Fiber::trampoline() {
+  Fiber* const self = starting;
+#if defined(SUBBIT_ASAN)
+  __sanitizer_finish_switch_fiber(nullptr, &self->caller_bottom_, &self->caller_size_);
+#endif
+  self->entry_(self->argument_);
+  self->done_ = true;
+  self->switch_out();
+}
+
+void Fiber::switch_out() {
+#if defined(SUBBIT_ASAN)
+  // A fiber that is done gives its fake stack up.
+  __sanitizer_start_switch_fiber(done_ ? nullptr : &fake_stack_, caller_bottom_, caller_size_);
+#endif
+  subbit_switch_stack(&stack_pointer_, caller_pointer_);
+#if defined(SUBBIT_ASAN)
+  __sanitizer_finish_switch_fiber(fake_stack_, &caller_bottom_, &caller_size_);
+#endif
+}
+
+void Fiber::yield() { switch_out(); }
+
+void Fiber::resume() {
+  starting = this;
+#if defined(SUBBIT_ASAN)
+  __sanitizer_start_switch_fiber(&caller_fake_stack_, stack_.get(), kStackBytes);
+#endif
+  subbit_switch_stack(&caller_pointer_, stack_pointer_);
+#if defined(SUBBIT_ASAN)
+  __sanitizer_finish_switch_fiber(caller_fake_stack_, nullptr, nullptr);
+#endif
+}
+
+}  // namespace subbit::metal_on_cpu
