@@ -28,7 +28,7 @@ enum : uint32_t {
   kMostHeadDim = 256,
   kAttentionSimdgroups = 8,  // of a threadgroup, each its own positions
   kAttentionThreads = 256,
-  kCombineThreads = 32,     // one simdgroup a head
+  kCombineThreads = 32,  // one simdgroup a head
 };
 
 /// Floats of one split's partial result.

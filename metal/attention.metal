@@ -143,44 +143,44 @@ inline void store_part(thread const AttentionArgs& args, float value, uint3 grou
   }
 }
 
-#define ATTENTION(suffix, Stored)                                                                 \
-  KERNEL(attention_decode_##suffix,                                                               \
-         (constant AttentionArgs & attention_args [[buffer(0)]],                                  \
-          device const float* q [[buffer(1)]], device const uchar* keys [[buffer(2)]],            \
-          device const uchar* values [[buffer(3)]], device uchar* out [[buffer(4)]],              \
-          device atomic_uint* status [[buffer(5)]], threadgroup float* results THREADGROUP(0), \
-          THREAD)) {                                                                              \
-    const AttentionArgs args = attention_args;                                                    \
-    attend<Stored>(args, q, keys, values, group, lane, simdgroup, results);                       \
-    if (32 * simdgroup >= args.head_dim) return;                                                  \
-    const uint width = args.head_dim + 2;                                                         \
-    const uint d = min(index, args.head_dim - 1);                                                 \
-    const Merged merged = merge_results(results, kAttentionSimdgroups, width, d);       \
-    store_part(args, merged.value / merged.sum, group, simdgroup, lane, out, status);             \
-  }                                                                                               \
-  KERNEL(attention_split_##suffix,                                                                \
-         (constant AttentionArgs & attention_args [[buffer(0)]],                                  \
-          device const float* q [[buffer(1)]], device const uchar* keys [[buffer(2)]],            \
-          device const uchar* values [[buffer(3)]], device float* partials [[buffer(4)]],         \
-          threadgroup float* results THREADGROUP(0), THREAD)) {                               \
-    const AttentionArgs args = attention_args;                                                    \
-    attend<Stored>(args, q, keys, values, group, lane, simdgroup, results);                       \
-    if (index >= args.head_dim) return;                                                           \
-    const uint width = args.head_dim + 2;                                                         \
-    const Merged merged = merge_results(results, kAttentionSimdgroups, width, index);   \
-    const uint row = (group.y * args.heads + group.x) * args.splits + group.z;                    \
-    device float* to = partials + row * width;                                                    \
-    to[2 + index] = merged.value;                                                                 \
-    if (index != 0) return;                                                                       \
-    to[0] = merged.largest;                                                                       \
-    to[1] = merged.sum;                                                                           \
+#define ATTENTION(suffix, Stored)                                                                  \
+  KERNEL(                                                                                          \
+      attention_decode_##suffix,                                                                   \
+      (constant AttentionArgs & attention_args [[buffer(0)]], device const float* q [[buffer(1)]], \
+       device const uchar* keys [[buffer(2)]], device const uchar* values [[buffer(3)]],           \
+       device uchar* out [[buffer(4)]], device atomic_uint* status [[buffer(5)]],                  \
+       threadgroup float* results THREADGROUP(0), THREAD)) {                                       \
+    const AttentionArgs args = attention_args;                                                     \
+    attend<Stored>(args, q, keys, values, group, lane, simdgroup, results);                        \
+    if (32 * simdgroup >= args.head_dim) return;                                                   \
+    const uint width = args.head_dim + 2;                                                          \
+    const uint d = min(index, args.head_dim - 1);                                                  \
+    const Merged merged = merge_results(results, kAttentionSimdgroups, width, d);                  \
+    store_part(args, merged.value / merged.sum, group, simdgroup, lane, out, status);              \
+  }                                                                                                \
+  KERNEL(                                                                                          \
+      attention_split_##suffix,                                                                    \
+      (constant AttentionArgs & attention_args [[buffer(0)]], device const float* q [[buffer(1)]], \
+       device const uchar* keys [[buffer(2)]], device const uchar* values [[buffer(3)]],           \
+       device float* partials [[buffer(4)]], threadgroup float* results THREADGROUP(0), THREAD)) { \
+    const AttentionArgs args = attention_args;                                                     \
+    attend<Stored>(args, q, keys, values, group, lane, simdgroup, results);                        \
+    if (index >= args.head_dim) return;                                                            \
+    const uint width = args.head_dim + 2;                                                          \
+    const Merged merged = merge_results(results, kAttentionSimdgroups, width, index);              \
+    const uint row = (group.y * args.heads + group.x) * args.splits + group.z;                     \
+    device float* to = partials + row * width;                                                     \
+    to[2 + index] = merged.value;                                                                  \
+    if (index != 0) return;                                                                        \
+    to[0] = merged.largest;                                                                        \
+    to[1] = merged.sum;                                                                            \
   }
 
 ATTENTION(f32, StoredF32)
 ATTENTION(f16, StoredF16)
 
 KERNEL(attention_combine,
-       (constant AttentionArgs& attention_args [[buffer(0)]],
+       (constant AttentionArgs & attention_args [[buffer(0)]],
         device const float* partials [[buffer(1)]], device uchar* out [[buffer(2)]],
         device atomic_uint* status [[buffer(3)]], THREAD)) {
   const AttentionArgs args = attention_args;

@@ -27,16 +27,16 @@ inline void dense_gemv(thread const DenseGemvArgs& args, device const uchar* wei
   }
 }
 
-#define DENSE_GEMV(name, Stored, kAdd)                                                           \
-  KERNEL(name, (constant DenseGemvArgs & dense_args [[buffer(0)]],                               \
-                device const uchar* weights [[buffer(1)]], device const float* x [[buffer(2)]],  \
-                device const float* row_scale [[buffer(3)]],                                     \
+#define DENSE_GEMV(name, Stored, kAdd)                                                            \
+  KERNEL(name, (constant DenseGemvArgs & dense_args [[buffer(0)]],                                \
+                device const uchar* weights [[buffer(1)]], device const float* x [[buffer(2)]],   \
+                device const float* row_scale [[buffer(3)]],                                      \
                 device const float* bias [[buffer(4)]], device float* y [[buffer(5)]], THREAD)) { \
-    const DenseGemvArgs args = dense_args;                                                       \
-    const float scale = (args.flags & kDenseRowScale) != 0 ? row_scale[group.y] : 1.0f;          \
-    dense_gemv<Stored, kAdd>(args, weights, x + group.y * args.x_stride, scale, bias,            \
-                             y + group.y * args.y_stride, group.x * kDenseRows + 4 * simdgroup,  \
-                             lane);                                                              \
+    const DenseGemvArgs args = dense_args;                                                        \
+    const float scale = (args.flags & kDenseRowScale) != 0 ? row_scale[group.y] : 1.0f;           \
+    dense_gemv<Stored, kAdd>(args, weights, x + group.y * args.x_stride, scale, bias,             \
+                             y + group.y * args.y_stride, group.x * kDenseRows + 4 * simdgroup,   \
+                             lane);                                                               \
   }
 
 DENSE_GEMV(dense_gemv_f32_store, StoredF32, false)

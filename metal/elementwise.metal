@@ -13,11 +13,10 @@ inline float threadgroup_sum(float value, threadgroup float* partials, uint lane
   return total;
 }
 
-KERNEL(rms_norm,
-       (constant RmsNormArgs& args [[buffer(0)]], device const float* x [[buffer(1)]],
-        device const float* weight [[buffer(2)]], device float* out [[buffer(3)]],
-        device float* row_scale [[buffer(4)]], threadgroup float* partials THREADGROUP(0),
-        THREAD)) {
+KERNEL(rms_norm, (constant RmsNormArgs & args [[buffer(0)]], device const float* x [[buffer(1)]],
+                  device const float* weight [[buffer(2)]], device float* out [[buffer(3)]],
+                  device float* row_scale [[buffer(4)]], threadgroup float* partials THREADGROUP(0),
+                  THREAD)) {
   device const float* row = x + group.y * args.x_stride;
   float squares = 0.0f;
   for (uint j = index; j < args.columns; j += kElementThreads) {
@@ -29,7 +28,7 @@ KERNEL(rms_norm,
   if (index == 0) row_scale[group.y] = 1.0f / sqrt(sum / float(args.columns) + args.eps);
 }
 
-KERNEL(rope, (constant RopeArgs& args [[buffer(0)]], device const float* cosine [[buffer(1)]],
+KERNEL(rope, (constant RopeArgs & args [[buffer(0)]], device const float* cosine [[buffer(1)]],
               device const float* sine [[buffer(2)]], device float* x [[buffer(3)]], THREAD)) {
   const uint pair = group.x * kElementThreads + index;
   if (pair >= args.heads * args.half_dim) return;
@@ -43,35 +42,33 @@ KERNEL(rope, (constant RopeArgs& args [[buffer(0)]], device const float* cosine 
 }
 
 /// Columns of k and v [kv_heads * head_dim] of one token, to where the cache has them.
-#define KV_APPEND(name, Element)                                                               \
+#define KV_APPEND(name, Element)                                                                 \
   KERNEL(name, (constant KvAppendArgs & args [[buffer(0)]], device const float* k [[buffer(1)]], \
-                device const float* v [[buffer(2)]], device Element* keys [[buffer(3)]],       \
-                device Element* values [[buffer(4)]], THREAD)) {                               \
-    const uint column = group.x * kElementThreads + index;                                     \
-    if (column >= args.kv_heads * args.head_dim) return;                                       \
-    const uint row = column / args.head_dim * args.capacity + args.first_position + group.y;   \
-    const uint at = row * args.head_dim + column % args.head_dim;                              \
-    keys[at] = Element(k[group.y * args.k_stride + column]);                                   \
-    values[at] = Element(v[group.y * args.v_stride + column]);                                 \
+                device const float* v [[buffer(2)]], device Element* keys [[buffer(3)]],         \
+                device Element* values [[buffer(4)]], THREAD)) {                                 \
+    const uint column = group.x * kElementThreads + index;                                       \
+    if (column >= args.kv_heads * args.head_dim) return;                                         \
+    const uint row = column / args.head_dim * args.capacity + args.first_position + group.y;     \
+    const uint at = row * args.head_dim + column % args.head_dim;                                \
+    keys[at] = Element(k[group.y * args.k_stride + column]);                                     \
+    values[at] = Element(v[group.y * args.v_stride + column]);                                   \
   }
 
 KV_APPEND(kv_append_f32, float)
 KV_APPEND(kv_append_f16, half)
 
-KERNEL(swiglu,
-       (constant SwigluArgs& args [[buffer(0)]], device const float* gate [[buffer(1)]],
-        device const float* up [[buffer(2)]], device float* out [[buffer(3)]], THREAD)) {
+KERNEL(swiglu, (constant SwigluArgs & args [[buffer(0)]], device const float* gate [[buffer(1)]],
+                device const float* up [[buffer(2)]], device float* out [[buffer(3)]], THREAD)) {
   const uint column = group.x * kElementThreads + index;
   if (column >= args.columns) return;
-  const float product = silu(gate[group.y * args.gate_stride + column]) *
-                        up[group.y * args.up_stride + column];
+  const float product =
+      silu(gate[group.y * args.gate_stride + column]) * up[group.y * args.up_stride + column];
   out[group.y * args.out_stride + column] = product;
 }
 
 /// The first of the largest logits. A NaN is never the largest.
-KERNEL(argmax, (constant ArgmaxArgs& args [[buffer(0)]], device const float* logits [[buffer(1)]],
-                device int* out [[buffer(2)]], threadgroup uint* partials THREADGROUP(0),
-                THREAD)) {
+KERNEL(argmax, (constant ArgmaxArgs & args [[buffer(0)]], device const float* logits [[buffer(1)]],
+                device int* out [[buffer(2)]], threadgroup uint* partials THREADGROUP(0), THREAD)) {
   float most = -INFINITY;
   uint where = 0xFFFFFFFFu;
   for (uint i = index; i < args.count; i += kElementThreads) {

@@ -3,14 +3,14 @@
 #include "device/floats.h"
 #include "embed.h"
 
-#define EMBED_STORED(name, Stored)                                                               \
+#define EMBED_STORED(name, Stored)                                                                \
   KERNEL(name, (constant EmbedArgs & args [[buffer(0)]], device const uchar* table [[buffer(1)]], \
                 device const int* tokens [[buffer(2)]], device float* h [[buffer(3)]], THREAD)) { \
-    const uint column = group.x * kEmbedThreads + index;                                         \
-    if (column >= args.columns) return;                                                          \
-    Stored stored;                                                                         \
-    const uint at = uint(tokens[group.y]) * args.columns + column;                               \
-    h[group.y * args.h_stride + column] = read_stored(stored, table, at);                        \
+    const uint column = group.x * kEmbedThreads + index;                                          \
+    if (column >= args.columns) return;                                                           \
+    Stored stored;                                                                                \
+    const uint at = uint(tokens[group.y]) * args.columns + column;                                \
+    h[group.y * args.h_stride + column] = read_stored(stored, table, at);                         \
   }
 
 EMBED_STORED(embed_f32, StoredF32)
@@ -18,7 +18,7 @@ EMBED_STORED(embed_f16, StoredF16)
 EMBED_STORED(embed_bf16, StoredBf16)
 
 KERNEL(embed_int4,
-       (constant EmbedArgs& args [[buffer(0)]], device const uchar* table [[buffer(1)]],
+       (constant EmbedArgs & args [[buffer(0)]], device const uchar* table [[buffer(1)]],
         device const int* tokens [[buffer(2)]], device float* h [[buffer(3)]], THREAD)) {
   const uint column = group.x * kEmbedThreads + index;
   if (column >= args.columns) return;
@@ -32,7 +32,7 @@ KERNEL(embed_int4,
 }
 
 KERNEL(embed_int8,
-       (constant EmbedArgs& args [[buffer(0)]], device const uchar* table [[buffer(1)]],
+       (constant EmbedArgs & args [[buffer(0)]], device const uchar* table [[buffer(1)]],
         device const int* tokens [[buffer(2)]], device float* h [[buffer(3)]], THREAD)) {
   const uint column = group.x * kEmbedThreads + index;
   if (column >= args.columns) return;

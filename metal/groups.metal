@@ -87,8 +87,7 @@ inline void group_gemv(thread const GroupGemvArgs& args, device const uchar* wei
       sums[r] = fma(products[r], float(scales[(first_row + r) * args.groups + g]), sums[r]);
     }
   }
-  const int exponent =
-      as_type<int>(qvec[kHeaderExponent]) + sum_exponent(largest, args.headroom);
+  const int exponent = as_type<int>(qvec[kHeaderExponent]) + sum_exponent(largest, args.headroom);
   const float gain = ldexp(1.0f, exponent) * rho;
   for (uint r = 0; r < 4; ++r) {
     const float sum = simd_sum(sums[r]);
@@ -99,15 +98,15 @@ inline void group_gemv(thread const GroupGemvArgs& args, device const uchar* wei
   }
 }
 
-#define GROUP_GEMV(name, Coding, kAdd)                                                           \
-  KERNEL(name, (constant GroupGemvArgs & group_args [[buffer(0)]],                               \
+#define GROUP_GEMV(name, Coding, kAdd)                                                            \
+  KERNEL(name, (constant GroupGemvArgs & group_args [[buffer(0)]],                                \
                 device const uchar* weights [[buffer(1)]], device const uint* qvec [[buffer(2)]], \
                 device const float* bias [[buffer(3)]], device float* y [[buffer(4)]], THREAD)) { \
-    const GroupGemvArgs args = group_args;                                                       \
-    const uint first_row = group.x * kGroupRows + 4 * simdgroup;                                 \
-    const uint words = qvec_words(chunks_of_columns(args.columns));                              \
-    group_gemv<Coding, kAdd>(args, weights, qvec + group.y * words, bias,                        \
-                             y + group.y * args.y_stride, first_row, lane);                      \
+    const GroupGemvArgs args = group_args;                                                        \
+    const uint first_row = group.x * kGroupRows + 4 * simdgroup;                                  \
+    const uint words = qvec_words(chunks_of_columns(args.columns));                               \
+    group_gemv<Coding, kAdd>(args, weights, qvec + group.y * words, bias,                         \
+                             y + group.y * args.y_stride, first_row, lane);                       \
   }
 
 GROUP_GEMV(int4_gemv_store, Int4, false)

@@ -4,7 +4,7 @@
 #include "quantize.h"
 
 KERNEL(quantize,
-       (constant QuantizeArgs& quantize_args [[buffer(0)]], device const float* x [[buffer(1)]],
+       (constant QuantizeArgs & quantize_args [[buffer(0)]], device const float* x [[buffer(1)]],
         device const float* weight [[buffer(2)]], device const half* s_pre [[buffer(3)]],
         device const float* row_scale [[buffer(4)]], device uint* out [[buffer(5)]],
         device atomic_uint* status [[buffer(6)]], THREAD)) {

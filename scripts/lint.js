@@ -41,8 +41,9 @@ runMain(() => {
   const write = process.argv.includes("--write");
   const biome = dirname(createRequire(import.meta.url).resolve("@biomejs/biome/package.json"));
   const check = write ? ["check", "--write"] : ["check", "--error-on-warnings"];
-  const folders = ["native", "test/native", "test/support", "test/fuzz", "bench/native"];
-  const files = folders.flatMap((folder) => filesBelow(folder, (path) => /\.(cc|h)$/.test(path)));
+  const folders = ["native", "metal", "test/native", "test/support", "test/fuzz", "bench/native"];
+  const ours = (/** @type {string} */ path) => /\.(cc|h|metal)$/.test(path);
+  const files = folders.flatMap((folder) => filesBelow(folder, ours));
   const format = write ? ["-i"] : ["--dry-run", "--Werror"];
   const formatter = clangFormat();
   // Each linter has its say before the first failure ends the run.

@@ -14,7 +14,6 @@ using namespace metal;
 using namespace subbit::shader;
 
 // The last parameters of every kernel. `group` is in threadgroups, y the token.
-#define THREAD                                                                        \
-  uint3 group [[threadgroup_position_in_grid]],                                       \
-      uint index [[thread_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]], \
-      uint simdgroup [[simdgroup_index_in_threadgroup]]
+#define THREAD                                                                              \
+  uint3 group [[threadgroup_position_in_grid]], uint index [[thread_index_in_threadgroup]], \
+      uint lane [[thread_index_in_simdgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]]

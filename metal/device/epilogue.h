@@ -14,8 +14,8 @@ struct OutputScale {
 
 inline OutputScale output_scale(thread const GemvInput& input, uint lane) {
   OutputScale scale;
-  scale.exponent = as_type<int>(input.qvec[kHeaderExponent]) +
-                   sum_exponent(input.largest, input.headroom);
+  scale.exponent =
+      as_type<int>(input.qvec[kHeaderExponent]) + sum_exponent(input.largest, input.headroom);
   scale.rho = read_rho(input.qvec, input.chunks, lane);
   return scale;
 }

@@ -3,8 +3,8 @@
 // them with the words of eight rows, two 16-byte units that 32 lanes read as 512 bytes in a row.
 #pragma once
 
-#include "sign_chunk.h"
 #include "../linear.h"
+#include "sign_chunk.h"
 
 /// Where a thread stands in the geometry of linear.h.
 struct GemvPlace {
@@ -41,7 +41,8 @@ inline void fold_rows(thread int* sums, uint lane, uint mask) {
 }
 
 /// Sums that the lanes of a pair hold for the same eight rows -> one row a lane: lane l of the pair
-/// ends with row l >> (lanes_log2 - 3). Eight rows take 7 shuffles and the last steps, not 8 times 5.
+/// ends with row l >> (lanes_log2 - 3). Eight rows take 7 shuffles and the last steps, not 8
+/// times 5.
 inline int reduce_rows(thread int* sums, uint lane, uint lanes_log2) {
   const uint mask = 1u << (lanes_log2 - 1);
   fold_rows<4>(sums, lane, mask);
@@ -61,7 +62,7 @@ inline void add_unit(uint4 w, thread const Chunk& chunk, thread int* sums) {
 }
 
 /// How a matrix's words are stored. A step is what a lane takes at a time.
-struct SignWords {};   // a word a chunk
+struct SignWords {};    // a word a chunk
 struct Code84Words {};  // half a block of 256 columns: four chunks from four words
 
 inline uint steps_of(thread const SignWords&, uint chunks) { return chunks; }

@@ -14,7 +14,8 @@ inline void write_chunk(float v, float square, uint chunk, uint chunks, uint lan
                         device uint* qvec, device atomic_uint* status) {
   const uint largest = simd_max(as_type<uint>(v) & 0x7FFFFFFFu);
   const bool finite = largest < kInfinityBits;
-  if (!finite && lane == 0) atomic_fetch_or_explicit(status, kStatusNonFinite, memory_order_relaxed);
+  if (!finite && lane == 0)
+    atomic_fetch_or_explicit(status, kStatusNonFinite, memory_order_relaxed);
   const bool zero = !finite || largest < kTinyBits;
   const int exponent = zero ? -128 : int((largest + 0x1FFFFu) >> 23) - 133;
   // 2^-exponent: exponents lie in [-106, 122], so it is normal.

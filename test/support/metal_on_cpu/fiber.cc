@@ -21,13 +21,15 @@
 // Saves the callee's registers and stack pointer at *save, takes on those at `load`.
 extern "C" void subbit_switch_stack(void** save, void* load);
 
+#if defined(__APPLE__)
+#define SUBBIT_SWITCH_STACK "_subbit_switch_stack"
+#else
+#define SUBBIT_SWITCH_STACK "subbit_switch_stack"
+#endif
+
 #if defined(__x86_64__)
-asm(R"(
-.text
-.globl subbit_switch_stack
-.hidden subbit_switch_stack
-.type subbit_switch_stack,@function
-subbit_switch_stack:
+#define SUBBIT_SWITCH_BODY \
+  R"(
   pushq %rbp
   pushq %rbx
   pushq %r12
@@ -43,27 +45,10 @@ subbit_switch_stack:
   popq %rbx
   popq %rbp
   ret
-.size subbit_switch_stack,.-subbit_switch_stack
-)");
+)"
 #elif defined(__aarch64__)
-#if defined(__APPLE__)
-asm(R"(
-.text
-.globl _subbit_switch_stack
-.private_extern _subbit_switch_stack
-.p2align 2
-_subbit_switch_stack:
-)"
-#else
-asm(R"(
-.text
-.globl subbit_switch_stack
-.hidden subbit_switch_stack
-.p2align 2
-subbit_switch_stack:
-)"
-#endif
-    R"(
+#define SUBBIT_SWITCH_BODY \
+  R"(
   sub sp, sp, #160
   stp x19, x20, [sp, #0]
   stp x21, x22, [sp, #16]
@@ -90,10 +75,13 @@ subbit_switch_stack:
   ldp d14, d15, [sp, #144]
   add sp, sp, #160
   ret
-)");
+)"
 #else
 #error "metal_on_cpu switches stacks on x86-64 and arm64"
 #endif
+
+asm(".text\n.p2align 2\n.globl " SUBBIT_SWITCH_STACK "\n" SUBBIT_SWITCH_STACK
+    ":\n" SUBBIT_SWITCH_BODY);
 
 namespace subbit::metal_on_cpu {
 namespace {
