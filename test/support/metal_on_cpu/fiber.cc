@@ -28,54 +28,24 @@ extern "C" void subbit_switch_stack(void** save, void* load);
 #endif
 
 #if defined(__x86_64__)
-#define SUBBIT_SWITCH_BODY \
-  R"(
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-)"
+#define SUBBIT_SWITCH_BODY                                                               \
+  "push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15; mov %rsp, (%rdi)\n" \
+  "mov %rsi, %rsp; pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp; ret\n"
 #elif defined(__aarch64__)
-#define SUBBIT_SWITCH_BODY \
-  R"(
-  sub sp, sp, #160
-  stp x19, x20, [sp, #0]
-  stp x21, x22, [sp, #16]
-  stp x23, x24, [sp, #32]
-  stp x25, x26, [sp, #48]
-  stp x27, x28, [sp, #64]
-  stp x29, x30, [sp, #80]
-  stp d8, d9, [sp, #96]
-  stp d10, d11, [sp, #112]
-  stp d12, d13, [sp, #128]
-  stp d14, d15, [sp, #144]
-  mov x9, sp
-  str x9, [x0]
-  mov sp, x1
-  ldp x19, x20, [sp, #0]
-  ldp x21, x22, [sp, #16]
-  ldp x23, x24, [sp, #32]
-  ldp x25, x26, [sp, #48]
-  ldp x27, x28, [sp, #64]
-  ldp x29, x30, [sp, #80]
-  ldp d8, d9, [sp, #96]
-  ldp d10, d11, [sp, #112]
-  ldp d12, d13, [sp, #128]
-  ldp d14, d15, [sp, #144]
-  add sp, sp, #160
-  ret
-)"
+#define SUBBIT_SWITCH_BODY                                \
+  "sub sp, sp, #160\n"                                    \
+  "stp x19, x20, [sp, #0]\n stp x21, x22, [sp, #16]\n"    \
+  "stp x23, x24, [sp, #32]\n stp x25, x26, [sp, #48]\n"   \
+  "stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n"   \
+  "stp d8, d9, [sp, #96]\n stp d10, d11, [sp, #112]\n"    \
+  "stp d12, d13, [sp, #128]\n stp d14, d15, [sp, #144]\n" \
+  "mov x9, sp\n str x9, [x0]\n mov sp, x1\n"              \
+  "ldp x19, x20, [sp, #0]\n ldp x21, x22, [sp, #16]\n"    \
+  "ldp x23, x24, [sp, #32]\n ldp x25, x26, [sp, #48]\n"   \
+  "ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n"   \
+  "ldp d8, d9, [sp, #96]\n ldp d10, d11, [sp, #112]\n"    \
+  "ldp d12, d13, [sp, #128]\n ldp d14, d15, [sp, #144]\n" \
+  "add sp, sp, #160\n ret\n"
 #else
 #error "metal_on_cpu switches stacks on x86-64 and arm64"
 #endif
