@@ -217,11 +217,17 @@ inline uint atomic_fetch_or_explicit(atomic_uint* a, uint bits, memory_order) {
 #define thread
 #define constant const
 #define THREADGROUP(index)
-#define KERNEL(name, parameters)                                            \
-  void name parameters;                                                     \
-  static const ::subbit::metal_on_cpu::Registration registration_of_##name( \
-      #name, #parameters, ::subbit::metal_on_cpu::Invoker<name>::layouts(), \
-      ::subbit::metal_on_cpu::Invoker<name>::invoke);                       \
+#define KERNEL(name, parameters)                                                                 \
+  void name parameters;                                                                          \
+  static const ::subbit::metal_on_cpu::Registration registration_of_##name(                      \
+      SUBBIT_KERNEL_PREFIX #name, #parameters, ::subbit::metal_on_cpu::Invoker<name>::layouts(), \
+      ::subbit::metal_on_cpu::Invoker<name>::invoke);                                            \
   void name parameters
+
+// Of the names that a file's kernels are registered under. A file that plants a fault in a shader
+// gives them a name and a namespace of their own.
+#ifndef SUBBIT_KERNEL_PREFIX
+#define SUBBIT_KERNEL_PREFIX ""
+#endif
 
 using namespace metal;  // as the shaders have it

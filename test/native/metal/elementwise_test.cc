@@ -1,0 +1,163 @@
+// metal/elementwise.metal: each operation against the same float operations written down, several
+// tokens, strides wider than rows.
+#include "metal/elementwise.h"
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "base/half.h"
+#include "models/rope.h"
+#include "support/metal_kernels.h"
+#include "support/test.h"
+
+namespace subbit::test {
+namespace {
+
+constexpr Size3 kThreads = {shader::kElementThreads};
+
+uint32_t groups_of(uint32_t columns) {
+  return (columns + shader::kElementThreads - 1) / shader::kElementThreads;
+}
+
+int32_t argmax(const std::vector<float>& logits) {
+  shader::ArgmaxArgs args{static_cast<uint32_t>(logits.size())};
+  const ExactBuffer<float> in(logits);
+  const ExactBuffer<int32_t> out(1);
+  run_in_every_order({"argmax",
+                      {},
+                      kThreads,
+                      {bytes_of(args), in.binding(), out.binding()},
+                      {shader::kReduceBytes}},
+                     {2});
+  return out[0];
+}
+
+}  // namespace
+
+TEST(metal_rms_norm_leaves_products_and_row_scales) {
+  for (const uint32_t columns : {1u, 33u, 288u, 1000u}) {
+    const uint32_t stride = columns + 2;
+    const auto x = random_floats(2 * stride, 1);
+    const auto weight = random_floats(columns, 2);
+    shader::RmsNormArgs args{columns, stride, columns, 1e-5f};
+    const ExactBuffer<float> in(x);
+    const ExactBuffer<float> f(weight);
+    const ExactBuffer<float> out(2 * columns);
+    const ExactBuffer<float> scale(2);
+    run_in_every_order({"rms_norm",
+                        {1, 2},
+                        kThreads,
+                        {bytes_of(args), in.binding(), f.binding(), out.binding(), scale.binding()},
+                        {shader::kReduceBytes}},
+                       {3, 4});
+    for (uint32_t t = 0; t < 2; ++t) {
+      double squares = 0;
+      for (uint32_t j = 0; j < columns; ++j) {
+        EXPECT_EQ(out[t * columns + j], x[t * stride + j] * weight[j]);
+        squares += double{x[t * stride + j]} * x[t * stride + j];
+      }
+      const double wanted = 1.0 / std::sqrt(squares / columns + 1e-5f);
+      // Sums of columns / 256 + 5 + 8 squares, halved by the root, and 4 roundings after.
+      EXPECT_NEAR(scale[t], wanted, (columns / 512.0 + 11) * 0x1p-24 * wanted);
+    }
+  }
+}
+
+TEST(metal_rope_rotates_pairs_half_a_head_apart) {
+  const RopeTable rope = make_rope_table({1.0, 0.3, 0.01}, 7);
+  const auto x = random_floats(2 * 20, 3);
+  shader::RopeArgs args{3, 3, 4, 20};
+  const ExactBuffer<float> cosine(rope.cosine);
+  const ExactBuffer<float> sine(rope.sine);
+  const ExactBuffer<float> out(x);
+  run_in_every_order({"rope",
+                      {groups_of(9), 2},
+                      kThreads,
+                      {bytes_of(args), cosine.binding(), sine.binding(), out.binding()},
+                      {}},
+                     {3});
+  for (uint32_t t = 0; t < 2; ++t) {
+    for (uint32_t pair = 0; pair < 9; ++pair) {
+      const uint32_t low = t * 20 + pair / 3 * 6 + pair % 3;
+      const float c = rope.cosine[(4 + t) * 3 + pair % 3];
+      const float s = rope.sine[(4 + t) * 3 + pair % 3];
+      EXPECT_EQ(out[low], x[low] * c - x[low + 3] * s);
+      EXPECT_EQ(out[low + 3], x[low + 3] * c + x[low] * s);
+    }
+    EXPECT_EQ(out[t * 20 + 18], x[t * 20 + 18]);
+  }
+}
+
+TEST(metal_kv_append_stores_where_attention_reads) {
+  for (const bool halves : {false, true}) {
+    const uint32_t kv_heads = 2, head_dim = 6, capacity = 5, stride = 13;
+    const auto k = random_floats(2 * stride, 4);
+    const auto v = random_floats(2 * stride, 5);
+    shader::KvAppendArgs args{kv_heads, head_dim, capacity, 1, stride, stride};
+    const ExactBuffer<float> k_in(k);
+    const ExactBuffer<float> v_in(v);
+    const size_t element = halves ? 2 : 4;
+    const ExactBuffer<std::byte> keys(kv_heads * capacity * head_dim * element);
+    const ExactBuffer<std::byte> values(kv_heads * capacity * head_dim * element);
+    run_in_every_order(
+        {halves ? "kv_append_f16" : "kv_append_f32",
+         {groups_of(12), 2},
+         kThreads,
+         {bytes_of(args), k_in.binding(), v_in.binding(), keys.binding(), values.binding()},
+         {}},
+        {3, 4});
+    for (uint32_t t = 0; t < 2; ++t) {
+      for (uint32_t column = 0; column < 12; ++column) {
+        const size_t at = (column / 6 * capacity + 1 + t) * 6 + column % 6;
+        uint32_t key = 0;
+        uint32_t value = 0;
+        std::memcpy(&key, keys.data() + at * element, element);
+        std::memcpy(&value, values.data() + at * element, element);
+        const auto bits = [&](float f) {
+          return halves ? uint32_t{to_half(f).bits} : std::bit_cast<uint32_t>(f);
+        };
+        EXPECT_EQ(key, bits(k[t * stride + column]));
+        EXPECT_EQ(value, bits(v[t * stride + column]));
+      }
+    }
+  }
+}
+
+TEST(metal_swiglu_multiplies_silu_of_gate_by_up) {
+  const uint32_t columns = 300;
+  const auto gate = random_floats(2 * columns, 6);
+  const auto up = random_floats(2 * columns + 2, 7);
+  shader::SwigluArgs args{columns, columns, columns + 2, columns};
+  const ExactBuffer<float> g(gate);
+  const ExactBuffer<float> u(up);
+  const ExactBuffer<float> out(2 * columns);
+  run_in_every_order({"swiglu",
+                      {groups_of(columns), 2},
+                      kThreads,
+                      {bytes_of(args), g.binding(), u.binding(), out.binding()},
+                      {}},
+                     {3});
+  for (uint32_t t = 0; t < 2; ++t) {
+    for (uint32_t j = 0; j < columns; ++j) {
+      const float x = gate[t * columns + j];
+      EXPECT_EQ(out[t * columns + j], x / (1.0f + std::exp(-x)) * up[t * (columns + 2) + j]);
+    }
+  }
+}
+
+TEST(metal_argmax_takes_the_first_of_the_largest) {
+  for (const uint32_t count : {1u, 31u, 257u, 2000u}) {
+    std::vector<float> logits = random_floats(count, count);
+    const uint32_t at = count * 2 / 3;
+    logits[at] = 9.0f;
+    EXPECT_EQ(argmax(logits), static_cast<int32_t>(at));
+    logits[count - 1] = 9.0f;
+    EXPECT_EQ(argmax(logits), static_cast<int32_t>(at));
+    logits[0] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_EQ(argmax(logits), static_cast<int32_t>(count == 1 ? 0 : at));
+  }
+  EXPECT_EQ(argmax(std::vector<float>(40, -std::numeric_limits<float>::infinity())), 0);
+}
+
+}  // namespace subbit::test
