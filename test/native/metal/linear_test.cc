@@ -55,10 +55,10 @@ void expect_sums_exact(const std::string& kernel, const Problem& p, uint32_t lan
                        sums.binding(), exponents.binding()},
                       {shader::gemv_threadgroup_bytes(shader::kGemvThreads, lanes_log2)}},
                      {4, 5});
-  SignOperand operand;
-  load_sign_operand(p.codes, operand);
-  std::vector<int32_t> wanted(size_t{tokens} * p.rows);
   ThreadPool pool(1);
+  SignOperand operand;
+  load_sign_operand(p.codes, operand, pool);
+  std::vector<int32_t> wanted(size_t{tokens} * p.rows);
   sign_dot({p.words.data(), p.rows, p.columns, 0}, operand,
            MatrixView<int32_t>(wanted.data(), tokens, p.rows), pool);
   const auto* bits = reinterpret_cast<const uint32_t*>(wanted.data());

@@ -4,6 +4,7 @@
 
 #include "formats/registry.h"
 #include "formats/signs/layout.h"
+#include "formats/signs/multiply_scratch.h"
 #include "formats/signs/sign_dot.h"
 #include "support/metal_linears.h"
 #include "support/test.h"
@@ -75,9 +76,10 @@ std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
                              const std::vector<uint32_t>& qvecs, const std::vector<float>& h) {
   const auto tokens = static_cast<uint32_t>(codes.rows);
   const auto rows = static_cast<uint32_t>(view.shape.rows);
-  SignOperand operand;
-  load_sign_operand(codes, operand);
   ThreadPool pool(1);
+  SignOperand operand;
+  load_sign_operand(codes, operand, pool);
+  MultiplyScratch scratch;
   const ExactBuffer<uint32_t> input(qvecs);
   const ExactBuffer<int32_t> sums(view.terms.size() * tokens * rows);
   const ExactBuffer<int32_t> exponents(view.terms.size() * tokens);
@@ -106,7 +108,7 @@ std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
                        {4, 5});
     std::vector<int32_t> wanted(tokens * rows);
     std::vector<int32_t> wanted_exponents(tokens);
-    kind->multiply(term, operand, {{wanted.data(), tokens, rows}, wanted_exponents}, pool);
+    kind->multiply(term, operand, {{wanted.data(), tokens, rows}, wanted_exponents}, scratch, pool);
     for (size_t i = 0; i < wanted.size(); ++i) {
       EXPECT_EQ(sums[t * tokens * rows + i], wanted[i]);
     }
