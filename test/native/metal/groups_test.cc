@@ -49,7 +49,8 @@ void expect_group_gemv(const Group& format, Shape shape) {
   LoadedCodes loaded;
   const uint32_t group = group_of(shape.cols);
   const uint32_t groups = (columns + group - 1) / group;
-  load_codes(codes, group * format.reach, loaded);
+  ThreadPool pool(1);
+  load_codes(codes, group * format.reach, loaded, pool);
   const auto unit_bytes = group * (format.reach == 8 ? 4 : 8) / 8;
   shader::GroupGemvArgs args{rows,
                              columns,

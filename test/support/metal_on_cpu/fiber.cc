@@ -74,7 +74,7 @@ void Fiber::start(void (*entry)(void*), void* argument) {
   entry_ = entry;
   argument_ = argument;
   done_ = false;
-  fake_stack_ = nullptr;
+  sanitizer_.own_fake_stack = nullptr;
   const auto top = (reinterpret_cast<uintptr_t>(stack_.get()) + kStackBytes) & ~uintptr_t{15};
   auto* words = reinterpret_cast<void**>(top);
   auto* const entry_point = reinterpret_cast<void*>(&Fiber::trampoline);
@@ -95,7 +95,8 @@ void Fiber::start(void (*entry)(void*), void* argument) {
 void Fiber::trampoline() {
   Fiber* const self = starting;
 #if defined(SUBBIT_ASAN)
-  __sanitizer_finish_switch_fiber(nullptr, &self->caller_bottom_, &self->caller_size_);
+  __sanitizer_finish_switch_fiber(nullptr, &self->sanitizer_.caller_bottom,
+                                  &self->sanitizer_.caller_size);
 #endif
   self->entry_(self->argument_);
   self->done_ = true;
@@ -105,11 +106,13 @@ void Fiber::trampoline() {
 void Fiber::switch_out() {
 #if defined(SUBBIT_ASAN)
   // A fiber that is done gives its fake stack up.
-  __sanitizer_start_switch_fiber(done_ ? nullptr : &fake_stack_, caller_bottom_, caller_size_);
+  __sanitizer_start_switch_fiber(done_ ? nullptr : &sanitizer_.own_fake_stack,
+                                 sanitizer_.caller_bottom, sanitizer_.caller_size);
 #endif
   subbit_switch_stack(&stack_pointer_, caller_pointer_);
 #if defined(SUBBIT_ASAN)
-  __sanitizer_finish_switch_fiber(fake_stack_, &caller_bottom_, &caller_size_);
+  __sanitizer_finish_switch_fiber(sanitizer_.own_fake_stack, &sanitizer_.caller_bottom,
+                                  &sanitizer_.caller_size);
 #endif
 }
 
@@ -118,11 +121,11 @@ void Fiber::yield() { switch_out(); }
 void Fiber::resume() {
   starting = this;
 #if defined(SUBBIT_ASAN)
-  __sanitizer_start_switch_fiber(&caller_fake_stack_, stack_.get(), kStackBytes);
+  __sanitizer_start_switch_fiber(&sanitizer_.caller_fake_stack, stack_.get(), kStackBytes);
 #endif
   subbit_switch_stack(&caller_pointer_, stack_pointer_);
 #if defined(SUBBIT_ASAN)
-  __sanitizer_finish_switch_fiber(caller_fake_stack_, nullptr, nullptr);
+  __sanitizer_finish_switch_fiber(sanitizer_.caller_fake_stack, nullptr, nullptr);
 #endif
 }
 

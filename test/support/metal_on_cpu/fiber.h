@@ -33,11 +33,13 @@ class Fiber {
   void (*entry_)(void*) = nullptr;
   void* argument_ = nullptr;
   bool done_ = true;
-  // What AddressSanitizer wants to know about stacks.
-  void* fake_stack_ = nullptr;
-  void* caller_fake_stack_ = nullptr;
-  const void* caller_bottom_ = nullptr;
-  size_t caller_size_ = 0;
+  // What AddressSanitizer wants to know about stacks, where it is there to be told.
+  struct SanitizerView {
+    void* own_fake_stack = nullptr;
+    void* caller_fake_stack = nullptr;
+    const void* caller_bottom = nullptr;
+    size_t caller_size = 0;
+  } sanitizer_;
 };
 
 }  // namespace subbit::metal_on_cpu
