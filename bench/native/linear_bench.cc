@@ -32,6 +32,7 @@
 #include "formats/packed/pack.h"
 #include "formats/packed/packed.h"
 #include "formats/signs/layout.h"
+#include "formats/signs/multiply_scratch.h"
 #include "formats/signs/quantized_rows.h"
 #include "formats/signs/sign_kernel.h"
 
@@ -241,6 +242,7 @@ Row weights_row(std::string name, std::shared_ptr<std::vector<OwnedWeight>> weig
   struct State {
     std::vector<float> in, out;
     QuantizedRows codes;
+    MultiplyScratch scratch;
   };
   auto state = std::make_shared<State>();
   Rng rng(3);
@@ -259,7 +261,8 @@ Row weights_row(std::string name, std::shared_ptr<std::vector<OwnedWeight>> weig
     const ConstMatrix in(state->in.data(), tokens, shape.cols);
     for (const OwnedWeight& owned : *weights) {
       quantize_rows(in, state->codes, pool);
-      owned.weight->multiply({in, nullptr, &state->codes},
+      state->scratch.loaded = nullptr;
+      owned.weight->multiply({in, nullptr, &state->codes, &state->scratch},
                              Matrix(state->out.data(), tokens, shape.rows), OutputMode::kOverwrite,
                              pool);
     }

@@ -13,6 +13,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -72,6 +74,17 @@ bool has_avx512() { return false; }
 bool has_avx512_bf16() { return false; }
 bool has_avx512_vnni() { return false; }
 
+#endif
+
+#if defined(__ARM_FEATURE_DOTPROD)
+bool has_arm_dot() { return true; }
+#elif defined(__aarch64__) && defined(__linux__)
+bool has_arm_dot() {
+  constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
+  return (getauxval(AT_HWCAP) & kAsimdDp) != 0;
+}
+#else
+bool has_arm_dot() { return false; }
 #endif
 
 namespace {

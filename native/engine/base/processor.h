@@ -12,6 +12,8 @@ bool has_avx512();
 bool has_avx512_bf16();
 /// AVX-512 VNNI and VBMI on top of has_avx512(): byte products summed in int32, byte permutations.
 bool has_avx512_vnni();
+/// Arm's dot products of bytes. False on other architectures.
+bool has_arm_dot();
 
 /// Physical cores this process may run on: performance cores on Macs, elsewhere bounded by the
 /// affinity mask and by the cgroup's CPU quota. At least 1.

@@ -56,6 +56,9 @@ GroupCoding make_coding() {
 #if defined(__x86_64__)
       kInt4Avx512,
       kInt4Avx2,
+#elif defined(__aarch64__)
+      kInt4NeonDot,
+      kInt4Neon,
 #endif
       {"portable", [](int64_t) { return true; }, dot}};
   coding.kernels = kernels;

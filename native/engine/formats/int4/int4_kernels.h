@@ -8,6 +8,9 @@ namespace subbit {
 #if defined(__x86_64__)
 extern const GroupKernel kInt4Avx512;
 extern const GroupKernel kInt4Avx2;
+#elif defined(__aarch64__)
+extern const GroupKernel kInt4NeonDot;
+extern const GroupKernel kInt4Neon;
 #endif
 
 }  // namespace subbit

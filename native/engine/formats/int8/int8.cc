@@ -47,6 +47,9 @@ GroupCoding make_coding() {
   static const GroupKernel kernels[] = {
 #if defined(__x86_64__)
       kInt8Avx2,
+#elif defined(__aarch64__)
+      kInt8NeonDot,
+      kInt8Neon,
 #endif
       {"portable", [](int64_t) { return true; }, dot}};
   coding.kernels = kernels;

@@ -7,6 +7,9 @@ namespace subbit {
 
 #if defined(__x86_64__)
 extern const GroupKernel kInt8Avx2;
+#elif defined(__aarch64__)
+extern const GroupKernel kInt8NeonDot;
+extern const GroupKernel kInt8Neon;
 #endif
 
 }  // namespace subbit

@@ -51,6 +51,9 @@ const SignKernel* const* sign_kernels(int* count) {
 #if defined(__x86_64__)
   static const SignKernel* const kernels[] = {&kAvx512SignKernel, &kAvx2SignKernel,
                                               &kPortableSignKernel};
+#elif defined(__aarch64__)
+  static const SignKernel* const kernels[] = {&kNeonDotSignKernel, &kNeonSignKernel,
+                                              &kPortableSignKernel};
 #else
   static const SignKernel* const kernels[] = {&kPortableSignKernel};
 #endif

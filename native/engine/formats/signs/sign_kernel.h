@@ -44,6 +44,9 @@ extern const SignKernel kPortableSignKernel;
 #if defined(__x86_64__)
 extern const SignKernel kAvx2SignKernel;
 extern const SignKernel kAvx512SignKernel;
+#elif defined(__aarch64__)
+extern const SignKernel kNeonDotSignKernel;
+extern const SignKernel kNeonSignKernel;
 #endif
 
 /// Fastest first; each one's usable() must be asked.

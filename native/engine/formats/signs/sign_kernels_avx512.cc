@@ -28,10 +28,14 @@ namespace {
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")))
 
 constexpr int64_t kStepChunks = 4;  // of one 64-byte load
-/// From memory one quad at a time, 8 KiB ahead, reads 226 to 255 Gbit/s of 300 to 320 that a plain
-/// loop reads on a Zen 5 core; 4 KiB 200 to 238, without 168 to 219; two or four quads abreast are
-/// so many streams that they need the prefetch more and gain less from it.
+/// Prefetches run along the memory, not along the rows, as far ahead as this. Of the 260 to 320
+/// Gbit/s that a plain loop reads, one Zen 5 core multiplied from memory, at 4096 columns: one quad
+/// at a time 168 to 219 without prefetch, 200 to 238 at 4 KiB, 226 to 255 at 8 KiB; four abreast
+/// 167 to 216. At 11008 the tables, 27 KiB, crowd the first-level cache: one at a time 126, four
+/// abreast, who share each load of a table, 131 at 8 KiB, 183 at 16 and 194 at 24.
 constexpr int64_t kPrefetchBytes = 8192;
+constexpr int64_t kPrefetchBytesAbreast = 24576;
+constexpr int64_t kWideChunks = 200;  // columns are many from 6400 on: 16 KiB of tables
 
 SUBBIT_AVX512 inline __m512i load64(const void* from) { return _mm512_loadu_si512(from); }
 
@@ -96,12 +100,16 @@ SUBBIT_AVX512 void multiply_tile(const SignTask& task, int64_t quad, int64_t tok
   for (auto& token_sums : sums) {
     for (__m512i& sum : token_sums) sum = _mm512_setzero_si512();
   }
+  constexpr int64_t ahead = kQuads == 1 ? kPrefetchBytes : kPrefetchBytesAbreast;
   const int64_t whole = task.chunks / kStepChunks * kStepChunks;
   for (int64_t c = 0; c < whole; c += kStepChunks) {
     __m512i index[kQuads][4];
     for (int q = 0; q < kQuads; ++q) {
       const std::byte* from = units + q * row_bytes + c * kUnitBytes;
-      if (kTokens == 1) _mm_prefetch(from + kPrefetchBytes, _MM_HINT_T0);
+      if (kTokens == 1) {
+        const int64_t along = (c * kQuads + q * kStepChunks) * kUnitBytes;
+        _mm_prefetch(units + ahead + along, _MM_HINT_T0);
+      }
       indices_of(load64(from), index[q]);
     }
     for (int t = 0; t < kTokens; ++t) {
@@ -132,7 +140,7 @@ SUBBIT_AVX512 void multiply_tile(const SignTask& task, int64_t quad, int64_t tok
 template <int kTokens>
 SUBBIT_AVX512 void multiply_tokens(const SignTask& task, int64_t token, MatrixView<int32_t> out) {
   int64_t quad = task.first_quad;
-  if (kTokens > 1) {
+  if (kTokens > 1 || task.chunks >= kWideChunks) {
     for (; quad + 4 <= task.last_quad; quad += 4) multiply_tile<4, kTokens>(task, quad, token, out);
   }
   for (; quad < task.last_quad; ++quad) multiply_tile<1, kTokens>(task, quad, token, out);
