@@ -2,15 +2,17 @@
  * Compares recipes of compression at equal body bits and equal tuning tokens: held-out divergence
  * from the uncompressed model, perplexity, bits counted from the written file.
  *
- *     npm run bench:quality -- [--model dir] [--text file] [--bits n] [--tokens n]
+ *     npm run bench:quality -- [--model dir] [--text file] [--train file]... [--bits n] [--tokens n]
  *         [--calibration n] [--presets a;b] [--effort fast] [--windows 64] [--threads n]
- *         [--seed n] [--json file]
+ *         [--seed n] [--json file] [--keep dir]
  *
- * The first `--windows` windows of 255 tokens behind a start token are judged on; what comes after
- * them is trained on, at most `--calibration` tokens of it. `--tokens` is what every recipe may
- * spend in training (presets.js says how it is counted). Models and text default to ../shared/data.
+ * The first `--windows` windows of 255 tokens behind a start token of `--text` are judged on. What
+ * is trained on, at most `--calibration` tokens, are the texts of `--train`, else what comes after
+ * those windows. `--tokens` is what every recipe may spend in training (presets.js says how it is
+ * counted). Models and text default to ../shared/data. `--keep` keeps the models, each in a
+ * directory of the recipe's name.
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -22,7 +24,7 @@ import { readText } from "../../dist/calibration.js";
 import { runJob } from "../../dist/job.js";
 import { nativeAddon } from "../../dist/native.js";
 import { requireBos, resolveSource } from "../../dist/source.js";
-import { leadingWindows, spreadWindows } from "../../dist/windows.js";
+import { interleaved, leadingWindows, shareTokens, spreadWindows } from "../../dist/windows.js";
 import { presets, trainedTokens } from "./presets.js";
 
 const shared = join(import.meta.dirname, "../../../shared/data");
@@ -47,6 +49,23 @@ export function splitText(ids, { bos, judged, tokens }) {
   };
 }
 
+/**
+ * The same where texts of their own are trained on: each has an even share of the tokens.
+ * @param {Int32Array} ids
+ * @param {readonly Int32Array[]} texts
+ * @param {{ bos: number, judged: number, tokens: number }} options
+ */
+export function pairTexts(ids, texts, { bos, judged, tokens }) {
+  const lengths = texts.map((text) => text.length);
+  const lists = shareTokens(lengths, tokens).map((share, i) =>
+    spreadWindows(texts[i] ?? new Int32Array(), { bos, context, tokens: share }),
+  );
+  return {
+    judged: leadingWindows(ids, { bos, context, limit: judged }),
+    training: interleaved(lists),
+  };
+}
+
 /** @param {readonly Row[]} rows */
 export function asTable(rows) {
   const head = ["recipe", "body bits", "held-out KL", "perplexity", "top-1", "tokens", "seconds"];
@@ -67,7 +86,8 @@ function say(line) {
 
 /**
  * @typedef {{ model: string, bits: number, tokens: number, effort: "fast" | "balanced" | "max",
- *   threads: number, seed: number, windows: ReturnType<typeof splitText> }} Setting
+ *   threads: number, seed: number, keep?: string | undefined,
+ *   windows: ReturnType<typeof splitText> }} Setting
  */
 
 /** q, k and v stacked; o; gate and up stacked; down: the Llama family's. */
@@ -81,7 +101,7 @@ const linearsPerBlock = 4;
 async function measure(name, setting) {
   const preset = presets[name];
   if (!preset) throw new Error(`no such preset; known: ${Object.keys(presets).join("; ")}`);
-  const { model, bits, tokens, windows, effort, threads, seed } = setting;
+  const { model, bits, tokens, windows, effort, threads, seed, keep } = setting;
   const budget = { tokens, linearsPerBlock, windowTokens: context };
   const stages = preset.stages(budget);
   const directory = mkdtempSync(join(tmpdir(), "subbit-quality-"));
@@ -108,6 +128,7 @@ async function measure(name, setting) {
     );
     const seconds = (performance.now() - started) / 1000;
     const { bitsPerWeight } = await inspect(out);
+    if (keep) cpSync(out, join(keep, name.replaceAll(/[^a-z]+/g, "-")), { recursive: true });
     const evaluation = { path: out, teacherPath: model, windows: windows.judged, threads };
     const judged = await runJob(
       (report) => nativeAddon().evaluate({ ...evaluation, unpackToFloat: false }, report),
@@ -150,12 +171,22 @@ async function main() {
       threads: { type: "string", default: "0" },
       seed: { type: "string", default: "0" },
       json: { type: "string" },
+      train: { type: "string", multiple: true, default: [] },
+      keep: { type: "string" },
     },
   });
   const source = await resolveSource(values.model);
   const original = await loadModel(values.model);
   const ids = await original.tokenizer.encode(await readText(values.text));
+  const texts = [];
+  for (const file of values.train)
+    texts.push(await original.tokenizer.encode(await readText(file)));
   await original.dispose();
+  const split = {
+    bos: requireBos(source),
+    judged: Number(values.windows),
+    tokens: Number(values.calibration),
+  };
   const setting = {
     model: source.path,
     bits: Number(values.bits),
@@ -163,11 +194,8 @@ async function main() {
     effort: /** @type {"fast" | "balanced" | "max"} */ (values.effort),
     threads: Number(values.threads),
     seed: Number(values.seed),
-    windows: splitText(ids, {
-      bos: requireBos(source),
-      judged: Number(values.windows),
-      tokens: Number(values.calibration),
-    }),
+    keep: values.keep,
+    windows: texts.length > 0 ? pairTexts(ids, texts, split) : splitText(ids, split),
   };
   const rows = [];
   for (const name of values.presets.split(";")) {

@@ -68,8 +68,8 @@ function subbit(budget, blockShare = 0.25) {
     rates: "allocated",
     absorb: off,
     refine: off,
-    block: updatesFor(blockShare * budget.tokens, 1024, budget),
-    model: updatesFor((1 - blockShare) * budget.tokens, 2048, budget),
+    block: updatesFor(blockShare * budget.tokens, 512, budget),
+    model: updatesFor((1 - blockShare) * budget.tokens, 512, budget),
     teacherTokens: 0,
   };
 }

@@ -26,8 +26,8 @@ struct TuneSchedule {
   float scale_rate = 0.0f;
   float latent_start = 0.0f;  // latents start within this distance of zero
   /// After so many steps the state is saved: as often as costs next to nothing, for a state takes
-  /// about as long to write as half a step.
-  int64_t steps_between_states = 100;
+  /// about as long to write as two steps.
+  int64_t steps_between_states = 400;
 };
 TuneSchedule tune_schedule(Effort effort);
 
