@@ -3,8 +3,8 @@
  * from the uncompressed model, perplexity, bits counted from the written file.
  *
  *     npm run bench:quality -- [--model dir] [--text file] [--train file]... [--bits n]
- *         [--tokens n] [--calibration n] [--presets a;b] [--effort fast] [--windows 64] [--threads n]
- *         [--seed n] [--json file] [--keep dir]
+ *         [--tokens n] [--calibration n] [--presets a;b] [--effort fast] [--windows 64]
+ *         [--threads n] [--seed n] [--json file] [--keep dir]
  *
  * The first `--windows` windows of 255 tokens behind a start token of `--text` are judged on. What
  * is trained on, at most `--calibration` tokens, are the texts of `--train`, else what comes after
