@@ -74,6 +74,12 @@ export function fromNative(error: unknown): ModelError {
   if (!(error instanceof Error)) {
     return new ModelError("INTERNAL", `The engine failed: ${String(error)}`, { cause: error });
   }
+  // What a machine without memory makes of a call that had no time to become a job.
+  if (error.message === "std::bad_alloc") {
+    return new ModelError("INSUFFICIENT_MEMORY", "The system has no more memory to give", {
+      cause: error,
+    });
+  }
   const { code, details } = error as { code?: unknown; details?: unknown };
   if (typeof code !== "string" || !codes.has(code)) {
     return new ModelError("INTERNAL", `The engine failed: ${error.message}`, { cause: error });

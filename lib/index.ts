@@ -19,13 +19,29 @@ export type {
 } from "./generation.js";
 export { type InspectedTensor, type Inspection, inspect } from "./inspect.js";
 export type { ProgressEvent, ProgressListener } from "./job.js";
-export { type Device, loadModel, type Model, type ModelInfo, type ScoreResult } from "./model.js";
+export {
+  estimateMemory,
+  type MemoryEstimate,
+  type MemoryItems,
+  type MemoryLimitSource,
+  type SystemMemory,
+  systemMemory,
+} from "./memory.js";
+export {
+  type Device,
+  loadModel,
+  type MemoryReport,
+  type Model,
+  type ModelInfo,
+  type ScoreResult,
+} from "./model.js";
 export type {
   BenchmarkOptions,
   CacheOptions,
   Calibration,
   CompressOptions,
   Effort,
+  EstimateOptions,
   EvaluateOptions,
   GenerateOptions,
   LoadOptions,

@@ -3,10 +3,11 @@
  */
 import { cpus } from "node:os";
 
-import { invalidOption } from "./check.js";
+import { checkChoice, invalidOption } from "./check.js";
 import { ModelError } from "./errors.js";
 import { Generation } from "./generation.js";
 import { runJob } from "./job.js";
+import { asEstimate, type MemoryEstimate, tokenizerBytesOf } from "./memory.js";
 import { type NativeModel, nativeAddon } from "./native.js";
 import { type GenerateOptions, type LoadOptions, resolveGenerate, resolveLoad } from "./options.js";
 import { type ModelSource, resolveSource } from "./source.js";
@@ -46,6 +47,28 @@ export interface ScoreResult {
   perplexity: number;
 }
 
+export interface MemoryReport {
+  planned: MemoryEstimate;
+  /** Of the whole process, whatever else it does. */
+  process: {
+    residentBytes: number;
+    /** Of it, pages of mapped files, which the system may take back. */
+    fileBytes: number;
+    /** Of it, private. */
+    anonymousBytes: number;
+    peakResidentBytes: number;
+    /** `phys_footprint` on macOS: what Activity Monitor shows. Elsewhere as `anonymousBytes`. */
+    footprintBytes: number;
+  };
+  /** Keys and values of the tokens held now. */
+  kvCacheUsedBytes: number;
+  /** Activations and scratch: what was set aside, and how much of it was ever touched. */
+  arenaPlannedBytes: number;
+  arenaTouchedBytes: number;
+  /** What the plan did not foresee. Anything but 0 is a mistake of ours. */
+  unplannedBytes: number;
+}
+
 /** A model in memory. Made by `loadModel`; give it back with `dispose` or `await using`. */
 export interface Model extends AsyncDisposable {
   readonly info: ModelInfo;
@@ -62,6 +85,14 @@ export interface Model extends AsyncDisposable {
     input: string | readonly number[],
     options?: { signal?: AbortSignal },
   ): Promise<ScoreResult>;
+  /** What was planned for this model, and what the process holds now. */
+  memory(): MemoryReport;
+  /**
+   * Gives memory back when what runs has ended: at `"warning"` the unused end of the KV cache and
+   * free scratch; at `"critical"` also the context's keys and values, which the next prompt computes
+   * anew, and the tokenizer, which is built again when it is needed. Resolves to the engine's bytes.
+   */
+  trim(level?: "warning" | "critical"): Promise<number>;
   /** Ends what runs, frees the model. Any number of calls do as one. */
   dispose(): Promise<void>;
 }
@@ -77,13 +108,15 @@ export async function loadModel(
   const { signal, onProgress, cacheDir, ...request } = resolveLoad(options);
   signal?.throwIfAborted();
   const { path, tokenizerFiles, bosTokenId } = await resolveSource(source);
-  const native = await runJob(
-    (report) => nativeAddon().loadModel({ ...request, path, unpackToFloat: false }, report),
-    { signal, onProgress },
-  );
+  const tokenizerBytes = await tokenizerBytesOf(tokenizerFiles);
+  const full = { ...request, path, tokenizerBytes, unpackToFloat: false };
+  const native = await runJob((report) => nativeAddon().loadModel(full, report), {
+    signal,
+    onProgress,
+  });
   const bos = native.facts.bosTokenIds[0] ?? bosTokenId;
   const tokenizer = new Tokenizer(tokenizerFiles, { bosTokenId: bos, cacheDir });
-  return new LoadedModel(native, tokenizer);
+  return new LoadedModel(native, tokenizer, request.kvCache);
 }
 
 class LoadedModel implements Model {
@@ -92,11 +125,13 @@ class LoadedModel implements Model {
   readonly tokenizer: Tokenizer;
   readonly #native: NativeModel;
   readonly #running = new Set<Generation>();
+  readonly #kvCache: MemoryEstimate["kvCache"];
   #disposal: Promise<void> | undefined;
 
-  constructor(native: NativeModel, tokenizer: Tokenizer) {
+  constructor(native: NativeModel, tokenizer: Tokenizer, kvCache: MemoryEstimate["kvCache"]) {
     const { facts } = native;
     this.#native = native;
+    this.#kvCache = kvCache;
     this.tokenizer = tokenizer;
     this.info = Object.freeze({
       architecture: facts.architecture,
@@ -152,6 +187,21 @@ class LoadedModel implements Model {
     const { logprobs } = await runJob(() => this.#native.score(tokens), { signal });
     const sum = logprobs.reduce((total, logprob) => total + logprob, 0);
     return { tokens: [...tokens], logprobs, perplexity: Math.exp(-sum / logprobs.length) };
+  }
+
+  memory(): MemoryReport {
+    this.#throwIfDisposed();
+    const { planned, ...measured } = this.#native.memory();
+    return { planned: asEstimate(planned, this.#kvCache, "high"), ...measured };
+  }
+
+  async trim(level: "warning" | "critical" = "warning"): Promise<number> {
+    this.#throwIfDisposed();
+    checkChoice("the level", level, ["warning", "critical"]);
+    const isCritical = level === "critical";
+    const bytes = await runJob(() => this.#native.trim(isCritical), {});
+    if (isCritical) await this.tokenizer.rest();
+    return bytes;
   }
 
   dispose(): Promise<void> {

@@ -28,6 +28,83 @@ export interface NativeLoadRequest {
   contextLength: number;
   kvCache: "f16" | "f32";
   unpackToFloat: boolean;
+  /** 0: what the system allows. */
+  memoryBudget: number;
+  onInsufficientMemory: "throw" | "shrink-context" | "ignore";
+  /** What the tokenizer will add, for the plan. */
+  tokenizerBytes: number;
+}
+
+export interface NativeMemoryRequest {
+  /** Empty: the shape that `config` describes, at `bitsPerWeight`. */
+  path: string;
+  config: string;
+  bitsPerWeight: number;
+  threads: number;
+  contextLength: number;
+  kvCache: "f16" | "f32";
+  budget: number;
+  tokenizerBytes: number;
+}
+
+export interface NativeMemoryEstimate {
+  items: {
+    weightsBody: number;
+    codebooks: number;
+    embeddings: number;
+    lmHead: number;
+    fileRest: number;
+    kvCache: number;
+    activations: number;
+    scratch: number;
+    rope: number;
+    loaded: number;
+    sampling: number;
+    threads: number;
+    tokenizer: number;
+    runtime: number;
+  };
+  totalBytes: number;
+  mappedBytes: number;
+  privateBytes: number;
+  peakLoadBytes: number;
+  peakPrefillBytes: number;
+  limitBytes: number;
+  limitSource: string;
+  fits: boolean;
+  architecture: string;
+  parameters: number;
+  bitsPerWeightBody: number;
+  contextLength: number;
+  trainedContextLength: number;
+  maxContextLength: number;
+}
+
+export interface NativeProcessMemory {
+  residentBytes: number;
+  fileBytes: number;
+  anonymousBytes: number;
+  peakResidentBytes: number;
+  footprintBytes: number;
+}
+
+export interface NativeMemoryReport {
+  planned: NativeMemoryEstimate;
+  process: NativeProcessMemory;
+  kvCacheUsedBytes: number;
+  arenaPlannedBytes: number;
+  arenaTouchedBytes: number;
+  unplannedBytes: number;
+}
+
+export interface NativeSystemMemory {
+  physicalBytes: number;
+  availableBytes: number;
+  groupLimitBytes: number;
+  groupLeftBytes: number;
+  wiredLimitBytes: number;
+  swapUsedBytes: number;
+  pressure: "normal" | "warning" | "critical";
 }
 
 export interface NativeModelFacts {
@@ -85,6 +162,9 @@ export interface NativeModel {
   score(tokens: Int32Array): NativeJob<{ logprobs: Float32Array }>;
   /** Fills the KV cache without computing; the first `tokens` positions are then tokens 0. */
   fillContext(tokens: number): NativeJob<void>;
+  memory(): NativeMemoryReport;
+  /** Bytes given back. */
+  trim(forgetContext: boolean): NativeJob<number>;
   dispose(): Promise<void>;
 }
 
@@ -210,6 +290,8 @@ export interface NativeAddon {
   /** The most bytes this process ever had resident. */
   peakMemory(): number;
   inspect(path: string): Promise<NativeInspection>;
+  estimateMemory(request: NativeMemoryRequest): Promise<NativeMemoryEstimate>;
+  systemMemory(): NativeSystemMemory;
   unpackTensor(
     path: string,
     name: string,

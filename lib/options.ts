@@ -45,6 +45,29 @@ export interface LoadOptions extends WorkOptions, CacheOptions {
   contextLength?: number;
   /** Number format of the KV cache. Default `"f16"`. */
   kvCache?: (typeof kvCaches)[number];
+  /**
+   * How much the process may hold with the model loaded and its context full: bytes, or such as
+   * `"4GB"` or `"4GiB"`. Default: what the system has available, and its control group allows.
+   */
+  memoryBudget?: number | string;
+  /**
+   * What to do when the plan is over that: throw INSUFFICIENT_MEMORY before anything is loaded
+   * (default), take the largest context that fits, or load all the same.
+   */
+  onInsufficientMemory?: "throw" | "shrink-context" | "ignore";
+}
+
+export interface EstimateOptions {
+  /** Tokens that the KV cache holds. Default: what the model was trained with. */
+  contextLength?: number;
+  /** Number format of the KV cache. Default `"f16"`. */
+  kvCache?: LoadOptions["kvCache"];
+  /** Threads of the engine. Default: the machine's performance cores. */
+  threads?: number;
+  /** As in `loadModel`. */
+  memoryBudget?: number | string;
+  /** Bits per weight of the decoder blocks, where the source is a shape. Default 0.8. */
+  bitsPerWeight?: number;
 }
 
 export interface GenerateOptions {
@@ -200,6 +223,35 @@ function numberOf(options: object, name: string, fallback: number, range: Range)
 }
 type Range = Parameters<typeof checkNumber>[2];
 
+const units: Readonly<Record<string, number>> = { K: 1, M: 2, G: 3, T: 4 };
+
+/** Bytes of such as 4e9, "4GB" or "3.5 GiB"; 0 where nothing is said. */
+export function bytesOf(option: string, value: unknown): number {
+  if (value === undefined) return 0;
+  const most = Number.MAX_SAFE_INTEGER;
+  if (typeof value === "number") return checkNumber(option, value, whole(1, most));
+  const match = /^\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B|B)?\s*$/i.exec(String(value));
+  if (typeof value !== "string" || !match) {
+    throw invalidOption(option, 'a number of bytes, or such as "4GB" or "4GiB"', value);
+  }
+  const [, digits, unit = "", binary = ""] = match;
+  const bytes = Number(digits) * (binary ? 1024 : 1000) ** (units[unit.toUpperCase()] ?? 0);
+  return checkNumber(option, Math.round(bytes), whole(1, most));
+}
+
+/** Checks `estimateMemory`'s options; zeros let the engine choose. */
+export function resolveEstimate(options: EstimateOptions) {
+  const known = ["contextLength", "kvCache", "threads", "memoryBudget", "bitsPerWeight"];
+  checkKeys("options", options, known);
+  return {
+    contextLength: numberOf(options, "contextLength", 0, whole(1, 2 ** 24)),
+    kvCache: checkChoice("kvCache", options.kvCache ?? "f16", kvCaches),
+    threads: threadsOf(options.threads),
+    memoryBudget: bytesOf("memoryBudget", options.memoryBudget),
+    bitsPerWeight: numberOf(options, "bitsPerWeight", 0.8, { min: 0, max: 32, above: true }),
+  };
+}
+
 /** Checks `loadModel`'s options; `contextLength` 0 and `threads` 0 let the engine choose. */
 export function resolveLoad(options: LoadOptions) {
   checkKeys("options", options, [
@@ -209,11 +261,19 @@ export function resolveLoad(options: LoadOptions) {
     "contextLength",
     "kvCache",
     "cacheDir",
+    "memoryBudget",
+    "onInsufficientMemory",
   ]);
   return {
     threads: threadsOf(options.threads),
     contextLength: numberOf(options, "contextLength", 0, whole(1, 2 ** 31 - 1)),
     kvCache: checkChoice("kvCache", options.kvCache ?? "f16", kvCaches),
+    memoryBudget: bytesOf("memoryBudget", options.memoryBudget),
+    onInsufficientMemory: checkChoice(
+      "onInsufficientMemory",
+      options.onInsufficientMemory ?? "throw",
+      ["throw", "shrink-context", "ignore"],
+    ),
     cacheDir: cacheDirOf(options.cacheDir),
     signal: checkSignal("signal", options.signal),
     onProgress: checkListener("onProgress", options.onProgress),

@@ -98,6 +98,15 @@ export class Tokenizer {
     return this.#ask<"json">({ kind: "json" });
   }
 
+  /** Ends the thread, if nobody waits for it; the next call starts it again. @internal */
+  async rest(): Promise<void> {
+    if (this.#pending.size > 0) return;
+    const worker = this.#worker;
+    this.#worker = undefined;
+    this.#description = undefined;
+    await worker?.terminate();
+  }
+
   /** Ends the thread; calls that wait, and later ones, fail with DISPOSED. @internal */
   async close(): Promise<void> {
     this.#isClosed = true;

@@ -10,6 +10,7 @@ import { packageVersion } from "../package.js";
 import { benchCommand } from "./bench.js";
 import { compressCommand } from "./compress.js";
 import { evalCommand } from "./eval.js";
+import { fitCommand } from "./fit.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { synthCommand } from "./synth.js";
@@ -23,6 +24,7 @@ function program(signal: AbortSignal): Command {
   for (const command of [
     compressCommand(signal),
     inspectCommand(),
+    fitCommand(),
     evalCommand(signal),
     generateCommand(signal),
     synthCommand(signal),

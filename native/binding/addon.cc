@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "convert.h"
+#include "convert_memory.h"
 #include "engine.h"
 #include "native_model.h"
 
@@ -64,6 +65,22 @@ Napi::Function no_progress(Napi::Env env) {
   return Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
 }
 
+Napi::Value estimate_memory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  MemoryRequest request = to_memory_request(info[0].ToObject());
+  return Job::run(env, no_progress(env),
+                  [request = std::move(request)](JobControl&) -> Job::ToJs {
+                    const MemoryEstimate estimate = subbit::estimate_memory(request);
+                    return
+                        [estimate](Napi::Env env) { return from_memory_estimate(env, estimate); };
+                  })
+      .Get("promise");
+}
+
+Napi::Value system_memory(const Napi::CallbackInfo& info) {
+  return from_system_memory(info.Env(), subbit::system_memory());
+}
+
 Napi::Value inspect(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::string path = info[0].ToString().Utf8Value();
@@ -98,6 +115,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("synthesize", Napi::Function::New<synthesize>(env, "synthesize"));
   exports.Set("readBandwidth", Napi::Function::New<read_bandwidth>(env, "readBandwidth"));
   exports.Set("peakMemory", Napi::Function::New<peak_memory>(env, "peakMemory"));
+  exports.Set("estimateMemory", Napi::Function::New<estimate_memory>(env, "estimateMemory"));
+  exports.Set("systemMemory", Napi::Function::New<system_memory>(env, "systemMemory"));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("unpackTensor", Napi::Function::New<unpack_tensor>(env, "unpackTensor"));
   return exports;

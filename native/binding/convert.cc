@@ -130,13 +130,26 @@ std::vector<int32_t> to_tokens(const Napi::Value& in) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
+KvCacheType to_kv_cache_type(const std::string& name) {
+  return name == "f32" ? KvCacheType::kF32 : KvCacheType::kF16;
+}
+
+double number_field(const Napi::Object& in, const char* name) { return number(in, name); }
+std::string text_field(const Napi::Object& in, const char* name) { return text(in, name); }
+
 LoadRequest to_load_request(const Napi::Object& in) {
   LoadRequest out;
   out.path = text(in, "path");
   out.threads = small_integer(in, "threads");
   out.context_length = integer(in, "contextLength");
-  out.kv_cache = text(in, "kvCache") == "f32" ? KvCacheType::kF32 : KvCacheType::kF16;
+  out.kv_cache = to_kv_cache_type(text(in, "kvCache"));
   out.unpack_to_float = boolean(in, "unpackToFloat");
+  out.memory_budget = static_cast<uint64_t>(integer(in, "memoryBudget"));
+  const std::string over_limit = text(in, "onInsufficientMemory");
+  out.over_limit = over_limit == "shrink-context" ? OverLimit::kShrinkContext
+                   : over_limit == "ignore"       ? OverLimit::kIgnore
+                                                  : OverLimit::kThrow;
+  out.tokenizer_bytes = static_cast<uint64_t>(integer(in, "tokenizerBytes"));
   return out;
 }
 

@@ -16,6 +16,10 @@ GenerateRequest to_generate_request(const Napi::Object& in);
 EvaluateRequest to_evaluate_request(const Napi::Object& in);
 CompressRequest to_compress_request(const Napi::Object& in);
 SynthesizeRequest to_synthesize_request(const Napi::Object& in);
+KvCacheType to_kv_cache_type(const std::string& name);
+/// Fields that must be there. Throw a TypeError that names them.
+double number_field(const Napi::Object& in, const char* name);
+std::string text_field(const Napi::Object& in, const char* name);
 /// An Int32Array, copied.
 std::vector<int32_t> to_tokens(const Napi::Value& in);
 

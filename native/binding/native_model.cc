@@ -6,6 +6,7 @@
 
 #include "addon.h"
 #include "convert.h"
+#include "convert_memory.h"
 
 namespace subbit::binding {
 namespace {
@@ -17,12 +18,14 @@ Napi::Function no_callback(Napi::Env env) {
 }  // namespace
 
 Napi::Function NativeModel::define(Napi::Env env) {
-  return DefineClass(env, "NativeModel",
-                     {InstanceAccessor<&NativeModel::facts>("facts"),
-                      InstanceMethod<&NativeModel::generate>("generate"),
-                      InstanceMethod<&NativeModel::score>("score"),
-                      InstanceMethod<&NativeModel::fill_context>("fillContext"),
-                      InstanceMethod<&NativeModel::dispose>("dispose")});
+  return DefineClass(
+      env, "NativeModel",
+      {InstanceAccessor<&NativeModel::facts>("facts"),
+       InstanceMethod<&NativeModel::generate>("generate"),
+       InstanceMethod<&NativeModel::score>("score"),
+       InstanceMethod<&NativeModel::fill_context>("fillContext"),
+       InstanceMethod<&NativeModel::memory>("memory"), InstanceMethod<&NativeModel::trim>("trim"),
+       InstanceMethod<&NativeModel::dispose>("dispose")});
 }
 
 Napi::Value NativeModel::create(Napi::Env env, std::shared_ptr<LoadedModel> model) {
@@ -90,6 +93,24 @@ Napi::Value NativeModel::fill_context(const Napi::CallbackInfo& info) {
   model.fill_context(tokens, job->control(), [job](const Error* error) {
     if (error != nullptr) return job->reject(*error);
     job->resolve([](Napi::Env env) { return env.Undefined(); });
+  });
+  return handle;
+}
+
+Napi::Value NativeModel::memory(const Napi::CallbackInfo& info) {
+  return from_memory_report(info.Env(), loaded(info.Env()).memory());
+}
+
+Napi::Value NativeModel::trim(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  LoadedModel& model = loaded(env);
+  const auto what = info[0].ToBoolean().Value() ? LoadedModel::Trim::kForgetContext
+                                                : LoadedModel::Trim::kKeepContext;
+  auto job = std::make_shared<Job>(env, no_callback(env));
+  Napi::Object handle = job->handle(env);
+  model.trim(what, job->control(), [job](uint64_t bytes, const Error* error) {
+    if (error != nullptr) return job->reject(*error);
+    job->resolve([bytes](Napi::Env env) { return Napi::Number::New(env, double(bytes)); });
   });
   return handle;
 }

@@ -20,6 +20,8 @@ class NativeModel : public Napi::ObjectWrap<NativeModel> {
   Napi::Value generate(const Napi::CallbackInfo& info);
   Napi::Value score(const Napi::CallbackInfo& info);
   Napi::Value fill_context(const Napi::CallbackInfo& info);
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  Napi::Value trim(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
 
   /// Throws an error of code DISPOSED once dispose() has been called.

@@ -36,9 +36,109 @@ struct JobControl {
   std::function<void(const Progress&)> on_progress;
 };
 
+enum class KvCacheType { kF16, kF32 };
+
+// ---- memory -------------------------------------------------------------------------------------
+
+/// Bytes; 0 stands for "there is none" or "the system does not say".
+struct SystemMemory {
+  uint64_t physical = 0;
+  uint64_t available = 0;          // could be had now without swapping
+  uint64_t group_limit = 0;        // of the tightest control group (Linux)
+  uint64_t group_left = 0;         // of it, page cache counted as left
+  uint64_t working_set_limit = 0;  // what the GPU may hold (macOS, with the Metal back end)
+  uint64_t wired_limit = 0;        // iogpu.wired_limit_mb, where a user has set it (macOS)
+  uint64_t swap_used = 0;
+  std::string pressure = "normal";  // "warning", "critical"
+};
+
+/// Asks the system anew.
+SystemMemory system_memory();
+
+/// What this process holds.
+struct ProcessMemory {
+  uint64_t resident = 0;
+  uint64_t file = 0;       // of it, pages of mapped files: clean, the system may take them back
+  uint64_t anonymous = 0;  // of it, private
+  uint64_t peak = 0;       // the most that was ever resident
+  uint64_t footprint = 0;  // phys_footprint on macOS, elsewhere the same as anonymous
+};
+
+ProcessMemory process_memory();
+
+/// How much a process may hold, and who says so: "budget", "available", "physical", "cgroup",
+/// "recommendedMaxWorkingSetSize".
+struct MemoryLimit {
+  uint64_t bytes = 0;
+  std::string source;
+};
+
+/// What to plan for: a model on disk, or a shape.
+struct MemoryRequest {
+  std::string path;            // as in LoadRequest; empty: the config below
+  std::string config;          // the text of a config.json
+  double bits_per_weight = 0;  // of the imagined body
+  int threads = 0;             // 0: the machine's performance cores
+  int64_t context_length = 0;  // 0: what the model was trained with
+  KvCacheType kv_cache = KvCacheType::kF16;
+  uint64_t budget = 0;           // 0: what the system allows
+  uint64_t process_bytes = 0;    // held by the process already; 0: measure it
+  uint64_t tokenizer_bytes = 0;  // what text work will add
+};
+
+/// Every byte the process will hold with the context full and every weight touched.
+struct MemoryEstimate {
+  // File-backed.
+  uint64_t weights_body = 0;
+  uint64_t codebooks = 0;
+  uint64_t embeddings = 0;
+  uint64_t lm_head = 0;
+  uint64_t file_rest = 0;
+  // Private.
+  uint64_t kv_cache = 0;
+  uint64_t activations = 0;
+  uint64_t scratch = 0;
+  uint64_t rope = 0;
+  uint64_t loaded = 0;
+  uint64_t sampling = 0;
+  uint64_t threads = 0;
+  uint64_t tokenizer = 0;
+  uint64_t runtime = 0;  // of the process before, and of running in it
+
+  uint64_t total = 0;
+  uint64_t mapped = 0;
+  uint64_t private_bytes = 0;
+  uint64_t peak_load = 0;
+  uint64_t peak_prefill = 0;
+
+  std::string architecture;
+  int64_t parameters = 0;
+  double bits_per_weight_body = 0;
+  int64_t context_length = 0;
+  int64_t trained_context_length = 0;
+  KvCacheType kv_cache_type = KvCacheType::kF16;
+  MemoryLimit limit;
+  int64_t max_context_length = 0;  // that fits the limit, at most the trained one; 0: none does
+  bool fits() const { return total <= limit.bytes; }
+};
+
+/// Reads headers only: the data of tensors is not even mapped. Blocks. Throws Error.
+MemoryEstimate estimate_memory(const MemoryRequest& request);
+
+/// What a loaded model holds of what was planned for it.
+struct MemoryReport {
+  MemoryEstimate planned;
+  ProcessMemory process;
+  uint64_t kv_cache_used = 0;   // keys and values of the tokens held
+  uint64_t arena_planned = 0;   // activations and scratch
+  uint64_t arena_extent = 0;    // of it, ever touched
+  uint64_t arena_overflow = 0;  // what the plan did not foresee: 0
+};
+
 // ---- load ---------------------------------------------------------------------------------------
 
-enum class KvCacheType { kF16, kF32 };
+/// What loading does when the plan is over the limit.
+enum class OverLimit { kThrow, kShrinkContext, kIgnore };
 
 struct LoadRequest {
   std::string path;            // a directory, or a llama2.c checkpoint
@@ -46,6 +146,9 @@ struct LoadRequest {
   int64_t context_length = 0;  // 0: what the model was trained with
   KvCacheType kv_cache = KvCacheType::kF16;
   bool unpack_to_float = false;  // the reference path: packed weights expanded to float32
+  uint64_t memory_budget = 0;    // 0: what the system allows
+  OverLimit over_limit = OverLimit::kThrow;
+  uint64_t tokenizer_bytes = 0;  // what text work will add, for the plan
 };
 
 struct ModelFacts {
@@ -129,10 +232,20 @@ class LoadedModel {
                      std::function<void(const ScoreResult&, const Error*)> on_done) = 0;
 
   /// Queues the filling of the whole KV cache with made-up values; the first `tokens` positions are
-  /// then those of as many tokens 0, which a prompt may begin with. A run at a depth has then the
-  /// memory and the speed it would have, without the prefill up to there.
+  /// then those of as many tokens 0, which a prompt may begin with; and the touching of all
+  /// weights. A run at a depth has then the memory and the speed it would have, without the prefill
+  /// up to there.
   virtual void fill_context(int64_t tokens, std::shared_ptr<JobControl> control,
                             std::function<void(const Error*)> on_done) = 0;
+
+  /// From any thread, at any time before dispose() returns.
+  virtual MemoryReport memory() const = 0;
+
+  /// Queues giving back what no token in the context needs: free scratch and the unused end of the
+  /// KV cache; all of the context where `forget` says so. `on_done` gets the bytes given back.
+  enum class Trim { kKeepContext, kForgetContext };
+  virtual void trim(Trim what, std::shared_ptr<JobControl> control,
+                    std::function<void(uint64_t, const Error*)> on_done) = 0;
 
   /// Aborts what runs, refuses what is queued with kDisposed, joins the thread, frees the model.
   /// Idempotent; blocks.

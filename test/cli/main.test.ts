@@ -34,7 +34,7 @@ describe("the command line", () => {
     expect(subbit("--version").stdout).toBe(`${packageVersion()}\n`);
     const help = subbit("--help");
     expect(help.status).toBe(0);
-    for (const command of ["compress", "inspect", "eval", "generate", "synth", "bench"]) {
+    for (const command of ["compress", "inspect", "eval", "generate", "synth", "bench", "fit"]) {
       expect(help.stdout).toContain(command);
       const own = subbit(command, "--help");
       expect(own).toMatchObject({ status: 0, stderr: "" });
@@ -58,6 +58,9 @@ describe("the command line", () => {
     [["generate", packageRoot]],
     [["synth", "--out", "b"]],
     [["bench"]],
+    [["fit"]],
+    [["fit", "llama-2-7b", "--budget", "much"]],
+    [["fit", "llama-2-7b", "--bits", "0"]],
     [["bench", "a", "--kv", "f8"]],
     [["bench", "a", "--prompt", "1"]],
     [["synth", "--shape", "nonsense", "--out", "b"]],

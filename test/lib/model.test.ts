@@ -18,7 +18,16 @@ describe("loadModel", () => {
     const path = writeTinyModel();
     const model = await loadModel(path, { onProgress: (event) => events.push(event), threads: 2 });
     expect(addon.loads).toEqual([
-      { path, threads: 2, contextLength: 0, kvCache: "f16", unpackToFloat: false },
+      {
+        path,
+        threads: 2,
+        contextLength: 0,
+        kvCache: "f16",
+        unpackToFloat: false,
+        memoryBudget: 0,
+        onInsufficientMemory: "throw",
+        tokenizerBytes: expect.any(Number),
+      },
     ]);
     expect(events.map(({ fraction }) => fraction)).toEqual([1 / 3, 2 / 3, 1]);
     expect(events[0]).toMatchObject({ phase: "map", loaded: 1, total: 3 });
@@ -65,6 +74,31 @@ describe("loadModel", () => {
       },
     });
     await expect(loading).rejects.toBe(error);
+  });
+});
+
+describe("memory", () => {
+  test("shows what was planned beside what is held", async () => {
+    const model = await loadModel(writeTinyModel(), { memoryBudget: "1 GiB" });
+    expect(addon.loads[0]).toMatchObject({ memoryBudget: 2 ** 30 });
+    const report = model.memory();
+    expect(report.planned).toMatchObject({ totalBytes: 2000, footprintBytes: 1000 });
+    expect(report.process).toMatchObject({ residentBytes: 50, peakResidentBytes: 60 });
+    expect(report.unplannedBytes).toBe(0);
+    await model.dispose();
+    expect(() => model.memory()).toThrow(ModelError);
+  });
+
+  test("trim forgets context and tokenizer only when it is critical, and both come back", async () => {
+    const model = await loadModel(writeTinyModel());
+    const ids = await model.tokenizer.encode("the cat");
+    expect(await model.trim()).toBe(4096);
+    await model.trim("critical");
+    expect(addon.trims).toEqual([false, true]);
+    expect(await model.tokenizer.encode("the cat")).toEqual(ids);
+    await expect(model.trim("mild" as "warning")).rejects.toMatchObject({ code: "INVALID_OPTION" });
+    await model.dispose();
+    await expect(model.trim()).rejects.toMatchObject({ code: "DISPOSED" });
   });
 });
 

@@ -13,6 +13,8 @@ import type {
   NativeGenerateResult,
   NativeJob,
   NativeLoadRequest,
+  NativeMemoryEstimate,
+  NativeMemoryRequest,
   NativeModel,
   NativeModelFacts,
   NativeProgress,
@@ -60,6 +62,40 @@ const facts: NativeModelFacts = {
   kvBytesPerPosition: 10,
 };
 
+/** What a model of 1,500 bytes in a process of 500 is planned to take. */
+const estimate: NativeMemoryEstimate = {
+  items: {
+    weightsBody: 600,
+    codebooks: 0,
+    embeddings: 300,
+    lmHead: 0,
+    fileRest: 100,
+    kvCache: 200,
+    activations: 100,
+    scratch: 100,
+    rope: 20,
+    loaded: 30,
+    sampling: 20,
+    threads: 30,
+    tokenizer: 0,
+    runtime: 500,
+  },
+  totalBytes: 2000,
+  mappedBytes: 1000,
+  privateBytes: 1000,
+  peakLoadBytes: 1500,
+  peakPrefillBytes: 2000,
+  limitBytes: 4000,
+  limitSource: "available",
+  fits: true,
+  architecture: "llama",
+  parameters: 1000,
+  bitsPerWeightBody: 0.75,
+  contextLength: 16,
+  trainedContextLength: 16,
+  maxContextLength: 16,
+};
+
 export class FakeAddon implements NativeAddon {
   readonly version = "0.0.0";
   /** What every generation says. */
@@ -76,6 +112,9 @@ export class FakeAddon implements NativeAddon {
   readonly compressions: NativeCompressRequest[] = [];
   readonly evaluations: NativeEvaluateRequest[] = [];
   readonly fills: number[] = [];
+  readonly trims: boolean[] = [];
+  readonly estimates: NativeMemoryRequest[] = [];
+  estimate = estimate;
 
   loadModel(request: NativeLoadRequest, onProgress: (event: NativeProgress) => void) {
     this.loads.push(request);
@@ -103,6 +142,25 @@ export class FakeAddon implements NativeAddon {
           1,
           () => {},
           () => {},
+        );
+      },
+      memory: () => {
+        const resident = { residentBytes: 50, fileBytes: 20, anonymousBytes: 30 };
+        return {
+          planned: this.estimate,
+          process: { ...resident, peakResidentBytes: 60, footprintBytes: 30 },
+          kvCacheUsedBytes: 7,
+          arenaPlannedBytes: 9,
+          arenaTouchedBytes: 8,
+          unplannedBytes: 0,
+        };
+      },
+      trim: (forgetContext) => {
+        this.trims.push(forgetContext);
+        return this.#job(
+          1,
+          () => {},
+          () => 4096,
         );
       },
       dispose: async () => {
@@ -184,6 +242,19 @@ export class FakeAddon implements NativeAddon {
     if (this.failure) throw this.failure;
     const totals = { parameters: 1000, bytes: 4096, bitsPerWeightBody: 0.75 };
     return { architecture: "llama", ...totals, bitsPerWeightFile: 1.5, tensors: [] };
+  }
+
+  async estimateMemory(request: NativeMemoryRequest) {
+    this.estimates.push(request);
+    if (this.failure) throw this.failure;
+    const limit = request.budget || this.estimate.limitBytes;
+    return { ...this.estimate, limitBytes: limit, fits: this.estimate.totalBytes <= limit };
+  }
+
+  systemMemory() {
+    const bytes = { physicalBytes: 8e9, availableBytes: 4e9, groupLimitBytes: 0 };
+    const pressure = "normal" as const;
+    return { ...bytes, groupLeftBytes: 0, wiredLimitBytes: 0, swapUsedBytes: 0, pressure };
   }
 
   async unpackTensor() {

@@ -71,6 +71,18 @@ struct RopeTable {
   int64_t positions = 0;
 };
 
+/// The largest calls a back end will be asked for: what it plans its own scratch by.
+struct BackendWork {
+  int64_t tokens = 0;         // of one call
+  int64_t widest_input = 0;   // columns of any linear
+  int64_t widest_output = 0;  // rows of any linear that is added to the residual stream
+  int64_t context_length = 0;
+  int threads = 1;
+};
+
+/// Bytes of scratch a back end keeps for such work, apart from what weights take for themselves.
+using BackendScratch = uint64_t (*)(const BackendWork& work);
+
 class Backend {
  public:
   virtual ~Backend() = default;

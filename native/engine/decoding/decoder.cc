@@ -41,13 +41,19 @@ Activations carve_activations(const ActivationWidths& widths, const MemoryOption
   return a;
 }
 
+MemoryOptions Decoder::memory_options(int64_t context_length, KvType kv_cache) {
+  return {context_length, std::min(kChunkTokens, context_length),
+          std::min(kLogitRows, context_length), kv_cache};
+}
+
 Decoder::Decoder(Model& model, Backend& backend, const DecoderOptions& options)
     : model_(model),
       backend_(backend),
-      options_{options.context_length, std::min(kChunkTokens, options.context_length), kLogitRows,
-               options.kv_cache},
+      options_(memory_options(options.context_length, options.kv_cache)),
+      arena_(options.arena),
       cache_(model.config(), options_) {
   model.prepare(options.context_length);
+  const ArenaScope scope(arena_);
   activations_ = carve_activations(model.activation_widths(), options_, storage_);
 }
 
@@ -70,6 +76,10 @@ void Decoder::fill(int64_t position, const std::atomic<bool>& abort) {
   position_ = position;
 }
 
+uint64_t Decoder::trim() {
+  return cache_.trim(position_) + (arena_ == nullptr ? 0 : arena_->trim());
+}
+
 void Decoder::check(std::span<const int32_t> tokens) const {
   const auto count = static_cast<int64_t>(tokens.size());
   if (count > options_.context_length - position_) {
@@ -90,7 +100,7 @@ void Decoder::head(int64_t first_row, int64_t rows, int64_t first_token,
                    const OnLogits& on_logits) {
   int64_t count = 0;
   for (int64_t done = 0; done < rows; done += count) {
-    count = next_piece(rows - done, kLogitRows);
+    count = next_piece(rows - done, options_.logit_rows);
     model_.head(backend_, first_row + done, count, activations_);
     backend_.finish();
     on_logits(first_token + done, activations_.logits.rows_from(0, count).matrix());
@@ -100,6 +110,7 @@ void Decoder::head(int64_t first_row, int64_t rows, int64_t first_token,
 void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
                       const std::atomic<bool>& abort, const OnLogits& on_logits) {
   check(tokens);
+  const ArenaScope scope(arena_);
   const int64_t start = position_;
   const auto total = static_cast<int64_t>(tokens.size());
   try {

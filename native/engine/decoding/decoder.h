@@ -7,6 +7,7 @@
 #include <functional>
 #include <span>
 
+#include "base/arena.h"
 #include "base/buffer.h"
 #include "decoding/kv_cache.h"
 #include "memory/plan_memory.h"
@@ -17,6 +18,9 @@ namespace subbit {
 struct DecoderOptions {
   int64_t context_length = 0;
   KvType kv_cache = KvType::kF16;
+  /// Where activations and all scratch of a forward call lie; must outlive decoder and back end.
+  /// Null: on the heap.
+  Arena* arena = nullptr;
 };
 
 enum class LogitRows { kLast, kAll };
@@ -28,6 +32,9 @@ class Decoder {
   static constexpr int64_t kChunkTokens = 128;
   /// Most rows of logits at once: a 128k vocabulary takes 16 MiB.
   static constexpr int64_t kLogitRows = 32;
+
+  /// What such a decoder's memory follows from.
+  static MemoryOptions memory_options(int64_t context_length, KvType kv_cache);
 
   /// `model` and `backend` must outlive the decoder. Calls model.prepare().
   Decoder(Model& model, Backend& backend, const DecoderOptions& options);
@@ -43,6 +50,11 @@ class Decoder {
   double kv_bytes_per_position() const {
     return static_cast<double>(cache_.bytes()) / static_cast<double>(options_.context_length);
   }
+  /// Gives back what no token held needs: the KV cache behind the position, free scratch. Returns
+  /// the bytes.
+  uint64_t trim();
+  /// Bytes of the keys and values of the tokens held.
+  uint64_t kv_cache_used() const { return cache_.bytes_of(position_); }
 
   /// Gets logits [rows, vocab] for tokens [first, first + rows) of the call; they are scratch and
   /// end with the callback.
@@ -60,6 +72,7 @@ class Decoder {
   Model& model_;
   Backend& backend_;
   MemoryOptions options_;
+  Arena* arena_;
   KvCache cache_;
   Buffer<float> storage_;
   Activations activations_;

@@ -71,12 +71,23 @@ class Weight {
 /// The tensor and its bytes must outlive the weight.
 using SharedTables = std::function<const TensorView*(int number)>;
 
+/// A matrix that does not have to exist yet, and the most rows of input it will be given. Its bytes
+/// bound what varies inside a format, such as ranks.
+struct PlannedMatrix {
+  Shape shape;
+  uint64_t bytes = 0;
+  int64_t tokens = 0;
+};
+
 /// The same contract, seen before there are bytes.
 class Format {
  public:
   virtual ~Format() = default;
   virtual std::string_view name() const = 0;
   virtual int layout_version() const = 0;
+  /// Memory that multiplying by these, one after another, takes beside the output, with each piece
+  /// of scratch kept at its largest: what a plan counts before there are bytes to look at.
+  virtual uint64_t scratch_bytes(std::span<const PlannedMatrix> matrices) const = 0;
   /// Checks every field of `tensor` against the layout and against `shape` ([rows, cols] the model
   /// expects; rows of zero accept any), then views it. Throws kCorruptFile, kUnsupportedFormat.
   virtual std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,

@@ -23,10 +23,12 @@ uintptr_t alignment_of(DType dtype) {
 }
 
 /// The container lets a tensor begin at any byte; what lies askew is copied.
-void align_tensors(CheckpointContents& contents) {
+void align_tensors(CheckpointContents& contents, CheckpointData data) {
   for (TensorView& tensor : contents.tensors) {
     const auto address = reinterpret_cast<uintptr_t>(tensor.bytes.data());
     if (address % alignment_of(tensor.dtype) == 0) continue;
+    contents.private_bytes += tensor.bytes.size();
+    if (data == CheckpointData::kHeadersOnly) continue;
     auto owned = std::make_shared<Buffer<std::byte>>(static_cast<int64_t>(tensor.bytes.size()));
     if (!tensor.bytes.empty()) std::memcpy(owned->data(), tensor.bytes.data(), tensor.bytes.size());
     tensor.bytes = owned->span();
@@ -38,19 +40,19 @@ constexpr const char* kExpected =
     "a directory with config.json and model.safetensors (or shards and "
     "model.safetensors.index.json), or a legacy llama2.c checkpoint file";
 
-CheckpointContents read_either(const std::string& path) {
+CheckpointContents read_either(const std::string& path, CheckpointData data) {
   struct stat status = {};
   if (stat(path.c_str(), &status) != 0) {
     const std::string reason = std::generic_category().message(errno);
     throw Error(ErrorCode::kFileError, path + ": no model here",
                 {{"file", path}, {"expected", kExpected}, {"actual", reason}});
   }
-  if (S_ISDIR(status.st_mode)) return read_huggingface(path);
+  if (S_ISDIR(status.st_mode)) return read_huggingface(path, data);
   if (path.ends_with(".safetensors")) {
     throw Error(ErrorCode::kFileError, path + ": weights without their config.json",
                 {{"file", path}, {"expected", kExpected}, {"actual", "a .safetensors file"}});
   }
-  return read_llama2c(path);
+  return read_llama2c(path, data);
 }
 
 }  // namespace
@@ -60,9 +62,9 @@ struct Checkpoint::State {
   CheckpointContents contents;
 };
 
-Checkpoint Checkpoint::open(const std::string& path) {
-  auto state = std::make_unique<State>(State{path, read_either(path)});
-  align_tensors(state->contents);
+Checkpoint Checkpoint::open(const std::string& path, CheckpointData data) {
+  auto state = std::make_unique<State>(State{path, read_either(path, data)});
+  align_tensors(state->contents, data);
   std::vector<TensorView>& tensors = state->contents.tensors;
   std::sort(tensors.begin(), tensors.end(),
             [](const TensorView& a, const TensorView& b) { return a.name < b.name; });
@@ -78,6 +80,20 @@ const std::string& Checkpoint::path() const { return state_->path; }
 const Json& Checkpoint::config() const { return state_->contents.config; }
 const std::vector<TensorView>& Checkpoint::tensors() const { return state_->contents.tensors; }
 uint64_t Checkpoint::file_bytes() const { return state_->contents.file_bytes; }
+uint64_t Checkpoint::private_bytes() const { return state_->contents.private_bytes; }
+
+void Checkpoint::check_unchanged() const {
+  for (const auto& file : state_->contents.files) file->check_unchanged();
+}
+
+void Checkpoint::touch() const {
+  constexpr size_t kSmallestPage = 4096;
+  volatile std::byte seen{};
+  for (const TensorView& tensor : tensors()) {
+    for (size_t at = 0; at < tensor.bytes.size(); at += kSmallestPage) seen = tensor.bytes[at];
+    if (!tensor.bytes.empty()) seen = tensor.bytes.back();
+  }
+}
 
 const TensorView* Checkpoint::find(std::string_view name) const {
   const std::vector<TensorView>& all = tensors();

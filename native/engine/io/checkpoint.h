@@ -13,13 +13,21 @@
 
 namespace subbit {
 
+/// Whether the tensors' bytes will be read, or their names, types and lengths alone.
+enum class CheckpointData {
+  kUsable,
+  /// No byte of a tensor is mapped or copied: views have their lengths, and reading through them
+  /// is a fault. Files that end behind their header are as good as whole ones.
+  kHeadersOnly,
+};
+
 class Checkpoint {
  public:
   /// `path` is a directory with config.json and model.safetensors (or shards with
   /// model.safetensors.index.json), or a llama2.c checkpoint file (.bin), which is presented under
   /// the house's names with wq and wk reordered for the rotate-half rotary.
   /// Throws kFileError (with what was looked for), kCorruptFile, kUnsupportedFormat.
-  static Checkpoint open(const std::string& path);
+  static Checkpoint open(const std::string& path, CheckpointData data = CheckpointData::kUsable);
 
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -35,6 +43,14 @@ class Checkpoint {
   const TensorView* find(std::string_view name) const;
   /// Bytes of all weight files, headers included.
   uint64_t file_bytes() const;
+  /// Bytes of tensors that are (or, of headers alone, would be) copies rather than views: those
+  /// that lie askew, and the reordered ones of a llama2.c checkpoint.
+  uint64_t private_bytes() const;
+  /// Throws kFileError when a weight file has been written or cut since it was mapped. Cheap: a
+  /// system call a file.
+  void check_unchanged() const;
+  /// Reads a byte of every page of every tensor, so that all of them are resident.
+  void touch() const;
 
  private:
   struct State;

@@ -46,10 +46,18 @@ bool is_plain_name(std::string_view name) {
   });
 }
 
+SafetensorsFile::Part part_of(CheckpointData data) {
+  return data == CheckpointData::kUsable ? SafetensorsFile::Part::kWhole
+                                         : SafetensorsFile::Part::kHeader;
+}
+
 class ShardReader {
  public:
-  ShardReader(const std::string& directory, CheckpointContents& contents)
-      : directory_(directory), index_path_(inside(directory, kIndex)), contents_(contents) {}
+  ShardReader(const std::string& directory, CheckpointData data, CheckpointContents& contents)
+      : directory_(directory),
+        index_path_(inside(directory, kIndex)),
+        data_(data),
+        contents_(contents) {}
 
   void read() {
     const Json index = read_json_object(index_path_);
@@ -80,7 +88,7 @@ class ShardReader {
       throw Error(ErrorCode::kFileError, path + ": this shard, named by " + kIndex + ", is missing",
                   {{"file", path}, {"index", index_path_}});
     }
-    auto file = std::make_shared<SafetensorsFile>(path);
+    auto file = std::make_shared<SafetensorsFile>(path, part_of(data_));
     std::vector<std::string_view> held;
     for (const TensorView& tensor : file->tensors()) held.push_back(tensor.name);
     std::sort(held.begin(), held.end());
@@ -97,6 +105,7 @@ class ShardReader {
     contents_.tensors.insert(contents_.tensors.end(), file->tensors().begin(),
                              file->tensors().end());
     contents_.file_bytes += file->file_bytes();
+    if (file->mapping() != nullptr) contents_.files.push_back(file->mapping());
     contents_.owners.push_back(std::move(file));
   }
 
@@ -115,13 +124,14 @@ class ShardReader {
 
   const std::string& directory_;
   std::string index_path_;
+  CheckpointData data_;
   CheckpointContents& contents_;
   std::map<std::string, std::vector<std::string>> shards_;  // file name to tensor names
 };
 
 }  // namespace
 
-CheckpointContents read_huggingface(const std::string& directory) {
+CheckpointContents read_huggingface(const std::string& directory, CheckpointData data) {
   const std::string single = inside(directory, kSingleFile);
   const std::string config = inside(directory, kConfig);
   const bool has_single = exists(single);
@@ -135,12 +145,13 @@ CheckpointContents read_huggingface(const std::string& directory) {
   contents.config = read_json_object(config);
   // Where both are, the single file wins, as it does in Hugging Face's own loader.
   if (has_single) {
-    auto file = std::make_shared<SafetensorsFile>(single);
+    auto file = std::make_shared<SafetensorsFile>(single, part_of(data));
     contents.tensors = file->tensors();
     contents.file_bytes = file->file_bytes();
+    if (file->mapping() != nullptr) contents.files.push_back(file->mapping());
     contents.owners.push_back(std::move(file));
   } else {
-    ShardReader(directory, contents).read();
+    ShardReader(directory, data, contents).read();
   }
   return contents;
 }

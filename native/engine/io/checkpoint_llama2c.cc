@@ -33,8 +33,8 @@ struct Llama2cHeader {
 
 class Llama2cReader {
  public:
-  Llama2cReader(std::span<const std::byte> bytes, std::string_view where)
-      : bytes_(bytes), where_(where) {}
+  Llama2cReader(std::span<const std::byte> bytes, std::string_view where, CheckpointData data)
+      : bytes_(bytes), where_(where), data_(data) {}
 
   CheckpointContents read() {
     read_header();
@@ -180,7 +180,13 @@ class Llama2cReader {
     const size_t row_bytes = static_cast<size_t>(h_.dim) * sizeof(float);
     const int64_t rows = heads * h_.head_dim();
     for (int64_t layer = 0; layer < h_.n_layers; ++layer) {
-      const std::byte* from = take(rows * h_.dim).data();
+      const auto stored = take(rows * h_.dim);
+      contents_.private_bytes += stored.size();
+      if (data_ == CheckpointData::kHeadersOnly) {
+        add(layer_name(layer, tensor), {rows, h_.dim}, stored);
+        continue;
+      }
+      const std::byte* from = stored.data();
       auto owned = std::make_shared<Buffer<float>>(rows * h_.dim);
       auto* to = reinterpret_cast<std::byte*>(owned->data());
       for (int64_t row = 0; row < rows; ++row) {
@@ -216,6 +222,7 @@ class Llama2cReader {
 
   std::span<const std::byte> bytes_;
   std::string_view where_;
+  CheckpointData data_;
   Llama2cHeader h_;
   size_t position_ = 0;
   CheckpointContents contents_;
@@ -223,13 +230,16 @@ class Llama2cReader {
 
 }  // namespace
 
-CheckpointContents parse_llama2c(std::span<const std::byte> bytes, std::string_view where) {
-  return Llama2cReader(bytes, where).read();
+CheckpointContents parse_llama2c(std::span<const std::byte> bytes, std::string_view where,
+                                 CheckpointData data) {
+  return Llama2cReader(bytes, where, data).read();
 }
 
-CheckpointContents read_llama2c(const std::string& path) {
+CheckpointContents read_llama2c(const std::string& path, CheckpointData data) {
   auto file = std::make_shared<MappedFile>(path);
-  CheckpointContents contents = parse_llama2c(file->bytes(), path);
+  CheckpointContents contents = parse_llama2c(file->bytes(), path, data);
+  if (data == CheckpointData::kHeadersOnly) file->forbid(kHeaderBytes);
+  contents.files.push_back(file);
   contents.owners.push_back(std::move(file));
   return contents;
 }

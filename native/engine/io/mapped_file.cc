@@ -49,13 +49,49 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
     throw Error(ErrorCode::kFileError, path_ + ": cannot map: not a regular file",
                 {{"file", path_}, {"reason", "not a regular file"}});
   }
+  identity_ = identity_of(status);
   if (status.st_size == 0) return;
   const uint64_t size = static_cast<uint64_t>(status.st_size);
   if (size > SIZE_MAX) fail(path_, "map", EFBIG);
   // MAP_SHARED: the pages stay the page cache's, which is what a GPU can be handed without a copy.
   void* address = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, file.get(), 0);
+  if (address == MAP_FAILED && errno == ENOMEM) {
+    throw Error(ErrorCode::kInsufficientMemory, path_ + ": no address space to map it",
+                {{"file", path_}, {"expected", std::to_string(size) + " bytes"}});
+  }
   if (address == MAP_FAILED) fail(path_, "map", errno);
   bytes_ = {static_cast<const std::byte*>(address), static_cast<size_t>(size)};
+}
+
+MappedFile::Identity MappedFile::identity_of(const struct stat& status) {
+#if defined(__APPLE__)
+  const timespec modified = status.st_mtimespec;
+#else
+  const timespec modified = status.st_mtim;
+#endif
+  return {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino),
+          static_cast<uint64_t>(status.st_size),
+          int64_t{modified.tv_sec} * 1'000'000'000 + modified.tv_nsec};
+}
+
+void MappedFile::check_unchanged() const {
+  struct stat status = {};
+  if (stat(path_.c_str(), &status) != 0) return;
+  const Identity now = identity_of(status);
+  if (now.device != identity_.device || now.inode != identity_.inode) return;
+  if (now.size == identity_.size && now.modified_ns == identity_.modified_ns) return;
+  throw Error(ErrorCode::kFileError, path_ + ": changed while it was in use; load it again",
+              {{"file", path_},
+               {"expected", std::to_string(identity_.size) + " bytes, as when it was loaded"},
+               {"actual", std::to_string(now.size) + " bytes, written since"}});
+}
+
+void MappedFile::forbid(uint64_t header_bytes) {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t from = (header_bytes + page - 1) / page * page;
+  if (from >= bytes_.size()) return;
+  auto* address = const_cast<std::byte*>(bytes_.data()) + from;
+  if (mprotect(address, bytes_.size() - from, PROT_NONE) != 0) fail(path_, "protect", errno);
 }
 
 MappedFile::~MappedFile() {

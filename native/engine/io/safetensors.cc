@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "io/json.h"
+#include "io/safetensors_header.h"
 
 namespace subbit {
 namespace {
@@ -251,9 +252,15 @@ std::vector<TensorView> parse_safetensors(
   return HeaderProof(bytes, where).prove(metadata);
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path)
-    : file_(std::make_shared<MappedFile>(path)) {
-  tensors_ = parse_safetensors(file_->bytes(), path, &metadata_);
+SafetensorsFile::SafetensorsFile(const std::string& path, Part part) : path_(path) {
+  if (part == Part::kWhole) {
+    mapping_ = std::make_shared<MappedFile>(path);
+    bytes_ = mapping_->bytes();
+  } else {
+    header_ = std::make_shared<SafetensorsHeader>(path);
+    bytes_ = header_->bytes();
+  }
+  tensors_ = parse_safetensors(bytes_, path, &metadata_);
 }
 
 const TensorView* SafetensorsFile::find(std::string_view name) const {

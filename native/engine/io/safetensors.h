@@ -31,20 +31,34 @@ struct TensorView {
   int64_t count() const;
 };
 
+class SafetensorsHeader;  // io/safetensors_header.h
+
 class SafetensorsFile {
  public:
-  /// Maps and proves the file. Throws kFileError, kCorruptFile or kUnsupportedFormat (a dtype).
-  explicit SafetensorsFile(const std::string& path);
+  enum class Part {
+    kWhole,
+    /// The header is read, not mapped, and behind it lies address space that faults when touched,
+    /// as long as the header says. The file may end with its header.
+    kHeader,
+  };
 
-  const std::string& path() const { return file_->path(); }
-  uint64_t file_bytes() const { return file_->bytes().size(); }
+  /// Maps and proves the file. Throws kFileError, kCorruptFile or kUnsupportedFormat (a dtype).
+  explicit SafetensorsFile(const std::string& path, Part part = Part::kWhole);
+
+  const std::string& path() const { return path_; }
+  /// Null where only the header was read.
+  const std::shared_ptr<const MappedFile>& mapping() const { return mapping_; }
+  uint64_t file_bytes() const { return bytes_.size(); }
   /// In file order.
   const std::vector<TensorView>& tensors() const { return tensors_; }
   const TensorView* find(std::string_view name) const;
   const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
 
  private:
-  std::shared_ptr<MappedFile> file_;
+  std::string path_;
+  std::shared_ptr<const MappedFile> mapping_;
+  std::shared_ptr<const SafetensorsHeader> header_;
+  std::span<const std::byte> bytes_;
   std::vector<TensorView> tensors_;
   std::vector<std::pair<std::string, std::string>> metadata_;
 };

@@ -35,7 +35,10 @@ struct EvenSplit {
 /// At most kStripColumns columns of kGemmDepth cells: 256 KB.
 float* scratch_floats(int64_t count) {
   thread_local Buffer<float> scratch;
-  if (scratch.size() < count) scratch = Buffer<float>(count);
+  if (scratch.size() < count) {
+    const ArenaScope on_the_heap(nullptr);  // it outlives whatever arena is in use now
+    scratch = Buffer<float>(count);
+  }
   return scratch.data();
 }
 

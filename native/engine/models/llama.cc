@@ -34,11 +34,7 @@ class LlamaModel final : public Model {
   LlamaModel(const Checkpoint& checkpoint, WeightMode mode);
 
   const ModelConfig& config() const override { return config_.model; }
-  ActivationWidths activation_widths() const override {
-    const int64_t ffn = config_.model.intermediate_size;
-    return {config_.model.hidden_size, std::max(config_.q_rows() + 2 * config_.kv_rows(), 2 * ffn),
-            std::max(config_.q_rows(), ffn), config_.model.vocab_size};
-  }
+  ActivationWidths activation_widths() const override { return llama_widths(config_); }
   void prepare(int64_t positions) override {
     rope_ = make_rope_table(config_.rope_frequencies, positions);
   }
@@ -210,6 +206,9 @@ class LlamaArchitecture final : public Architecture {
   }
   Manifest manifest(const Json& config, std::string_view where) const override {
     return llama_manifest(parse_llama_config(config, where));
+  }
+  ActivationWidths activation_widths(const Json& config, std::string_view where) const override {
+    return llama_widths(parse_llama_config(config, where));
   }
   std::unique_ptr<Model> load(const Checkpoint& checkpoint, WeightMode mode) const override {
     return std::make_unique<LlamaModel>(checkpoint, mode);

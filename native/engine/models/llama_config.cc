@@ -103,6 +103,12 @@ LlamaConfig parse_llama_config(const Json& config, std::string_view where) {
   return c;
 }
 
+ActivationWidths llama_widths(const LlamaConfig& c) {
+  const int64_t ffn = c.model.intermediate_size;
+  return {c.model.hidden_size, std::max(c.q_rows() + 2 * c.kv_rows(), 2 * ffn),
+          std::max(c.q_rows(), ffn), c.model.vocab_size};
+}
+
 Manifest llama_manifest(const LlamaConfig& c) {
   Manifest manifest;
   manifest.embedding = "model.embed_tokens.weight";

@@ -27,4 +27,7 @@ LlamaConfig parse_llama_config(const Json& config, std::string_view where);
 /// The linears, norms and matrices such a model is made of.
 Manifest llama_manifest(const LlamaConfig& config);
 
+/// Row widths of its activations.
+ActivationWidths llama_widths(const LlamaConfig& config);
+
 }  // namespace subbit

@@ -131,6 +131,8 @@ class Architecture {
   /// Throws kUnsupportedArch (rope scaling, activation) or kCorruptFile (a missing field).
   virtual ModelConfig parse_config(const Json& config, std::string_view where) const = 0;
   virtual Manifest manifest(const Json& config, std::string_view where) const = 0;
+  /// What Model::activation_widths() of such a model will say.
+  virtual ActivationWidths activation_widths(const Json& config, std::string_view where) const = 0;
   /// Every tensor of the checkpoint must be claimed, every wanted one present with the right shape;
   /// else kCorruptFile by name. The checkpoint must outlive the model.
   virtual std::unique_ptr<Model> load(const Checkpoint& checkpoint, WeightMode mode) const = 0;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
+#include "base/arena.h"
 #include "base/check.h"
 #include "base/process.h"
 #include "decoding/decoder.h"
@@ -12,6 +13,7 @@
 #include "engine.h"
 #include "runtime/engine_thread.h"
 #include "runtime/inspect.h"
+#include "runtime/memory_estimate.h"
 #include "runtime/opened_model.h"
 
 namespace subbit {
@@ -34,16 +36,39 @@ class Stopwatch {
   double cpu_start_ = process_cpu_seconds();
 };
 
-int64_t choose_context(const LoadRequest& request, const ModelConfig& config) {
-  const int64_t trained = config.max_position_embeddings;
-  if (request.context_length == 0) return trained;
-  if (request.context_length < 1 || request.context_length > trained) {
-    throw Error(
-        ErrorCode::kInvalidOption, "the context length",
-        {{"expected", "1 to " + std::to_string(trained) + ", what the model was trained with"},
-         {"actual", std::to_string(request.context_length)}});
+void check_context(const LoadRequest& request, int64_t trained) {
+  if (request.context_length >= 0 && request.context_length <= trained) return;
+  throw Error(
+      ErrorCode::kInvalidOption, "the context length",
+      {{"expected", "1 to " + std::to_string(trained) + ", what the model was trained with"},
+       {"actual", std::to_string(request.context_length)}});
+}
+
+MemoryRequest memory_request(const LoadRequest& request) {
+  MemoryRequest out;
+  out.path = request.path;
+  out.threads = request.threads;
+  out.context_length = request.context_length;
+  out.kv_cache = request.kv_cache;
+  out.budget = request.memory_budget;
+  out.tokenizer_bytes = request.tokenizer_bytes;
+  return out;
+}
+
+/// The plan, with a context that fits where the caller lets it shrink; from headers, before
+/// anything of the model is mapped. The reference path unpacks weights and is not planned for.
+MemoryEstimate planned(const LoadRequest& request) {
+  MemoryRequest memory = memory_request(request);
+  MemoryEstimate estimate = estimate_memory(memory);
+  check_context(request, estimate.trained_context_length);
+  if (estimate.fits() || request.over_limit == OverLimit::kIgnore || request.unpack_to_float) {
+    return estimate;
   }
-  return request.context_length;
+  if (request.over_limit == OverLimit::kThrow || estimate.max_context_length == 0) {
+    refuse_for_memory(estimate);
+  }
+  memory.context_length = estimate.max_context_length;
+  return estimate_memory(memory);
 }
 
 class LoadedModelImpl final : public LoadedModel {
@@ -59,6 +84,9 @@ class LoadedModelImpl final : public LoadedModel {
              std::function<void(const ScoreResult&, const Error*)> on_done) override;
   void fill_context(int64_t tokens, std::shared_ptr<JobControl> control,
                     std::function<void(const Error*)> on_done) override;
+  MemoryReport memory() const override;
+  void trim(Trim what, std::shared_ptr<JobControl> control,
+            std::function<void(uint64_t, const Error*)> on_done) override;
   void dispose() override { thread_.stop(); }
 
  private:
@@ -68,23 +96,28 @@ class LoadedModelImpl final : public LoadedModel {
   void forward(std::span<const int32_t> tokens, const JobControl& control);
 
   Clock::time_point started_ = Clock::now();
+  MemoryEstimate estimate_;
   OpenedModel opened_;
+  Arena arena_;  // before what holds scratch in it
   ThreadPool pool_;
   std::unique_ptr<Backend> backend_;
   Decoder decoder_;
   std::vector<int32_t> cached_;  // the tokens whose keys and values the decoder holds
   std::vector<float> logits_;    // of the last forward call's last token
+  std::atomic<uint64_t> kv_cache_used_{0};
   ModelFacts facts_;
   EngineThread thread_;  // last: stops before what it uses is destroyed
 };
 
 LoadedModelImpl::LoadedModelImpl(const LoadRequest& request, JobControl& control)
-    : opened_(request.path, request.unpack_to_float, control),
+    : estimate_(planned(request)),
+      opened_(request.path, request.unpack_to_float, control),
+      arena_(estimate_.activations + estimate_.scratch),
       pool_(resolve_threads(request.threads)),
       backend_(make_cpu_backend(pool_)),
       decoder_(opened_.model(), *backend_,
-               {choose_context(request, opened_.model().config()),
-                request.kv_cache == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32}) {
+               {estimate_.context_length,
+                request.kv_cache == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32, &arena_}) {
   const ModelConfig& config = opened_.model().config();
   const Inspection inspection = inspect(opened_.checkpoint());
   facts_.architecture = config.model_type;
@@ -135,6 +168,7 @@ void LoadedModelImpl::score(std::vector<int32_t> tokens, std::shared_ptr<JobCont
     ScoreResult result;
     try {
       cached_.clear();
+      opened_.checkpoint().check_unchanged();
       result.logprobs = next_token_logprobs(decoder_, tokens, control->abort, pool_);
     } catch (...) {
       const Error error = current_error();
@@ -155,7 +189,9 @@ void LoadedModelImpl::fill_context(int64_t tokens, std::shared_ptr<JobControl> c
     try {
       cached_.clear();
       decoder_.fill(tokens, control->abort);
+      opened_.checkpoint().touch();
       cached_.assign(static_cast<size_t>(tokens), 0);
+      kv_cache_used_ = decoder_.kv_cache_used();
     } catch (...) {
       const Error error = current_error();
       on_done(&error);
@@ -166,11 +202,41 @@ void LoadedModelImpl::fill_context(int64_t tokens, std::shared_ptr<JobControl> c
   thread_.post(std::move(task));
 }
 
+MemoryReport LoadedModelImpl::memory() const {
+  MemoryReport report;
+  report.planned = estimate_;
+  report.process = process_memory();
+  report.kv_cache_used = kv_cache_used_.load(std::memory_order_relaxed);
+  report.arena_planned = arena_.planned();
+  report.arena_extent = arena_.extent();
+  report.arena_overflow = arena_.overflow();
+  return report;
+}
+
+void LoadedModelImpl::trim(Trim what, std::shared_ptr<JobControl> control,
+                           std::function<void(uint64_t, const Error*)> on_done) {
+  EngineThread::Task task;
+  task.control = control;
+  task.refuse = [on_done](const Error& error) { on_done(0, &error); };
+  task.run = [this, what, on_done] {
+    if (what == Trim::kForgetContext) {
+      decoder_.rewind(0);
+      cached_.clear();
+    }
+    const uint64_t bytes = decoder_.trim();
+    kv_cache_used_ = decoder_.kv_cache_used();
+    on_done(bytes, nullptr);
+  };
+  thread_.post(std::move(task));
+}
+
 void LoadedModelImpl::forward(std::span<const int32_t> tokens, const JobControl& control) {
+  opened_.checkpoint().check_unchanged();
   decoder_.forward(tokens, LogitRows::kLast, control.abort, [this](int64_t, Matrix logits) {
     logits_.assign(logits.row(0), logits.row(0) + logits.cols);
   });
   cached_.insert(cached_.end(), tokens.begin(), tokens.end());
+  kv_cache_used_.store(decoder_.kv_cache_used(), std::memory_order_relaxed);
 }
 
 void LoadedModelImpl::prefill(const GenerateRequest& request, const JobControl& control,

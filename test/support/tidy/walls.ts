@@ -76,14 +76,14 @@ export const walls: Wall[] = [
     may: [base, "engine/io/", "engine/backend/backend.h", ...contracts],
   },
   {
-    // The plan is a function of a model's config and of what the back end says it needs.
+    // The plan is a function of a model's config and of what back end and formats say they need.
     room: "engine/memory/",
     may: [
       base,
-      "engine/io/",
+      "engine/engine.h",
       "engine/models/model.h",
       "engine/backend/backend.h",
-      "engine/formats/format.h",
+      ...contracts,
     ],
   },
   {

@@ -43,4 +43,12 @@ std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool) {
   return std::make_unique<CpuBackend>(pool);
 }
 
+uint64_t cpu_scratch_bytes(const BackendWork& work) {
+  const auto floats = [](int64_t count) { return sizeof(float) * static_cast<uint64_t>(count); };
+  // Codes are counted twice: when a wider input comes, new memory is taken before the old is given.
+  return 2 * quantized_rows_bytes(work.tokens, work.widest_input) +
+         floats(work.tokens * work.widest_output) +
+         floats((work.context_length + 31) / 32 * 32 * work.threads);
+}
+
 }  // namespace subbit

@@ -13,4 +13,7 @@ namespace subbit {
 /// from one thread at a time.
 std::unique_ptr<Backend> make_cpu_backend(ThreadPool& pool);
 
+/// The BackendScratch of this back end.
+uint64_t cpu_scratch_bytes(const BackendWork& work);
+
 }  // namespace subbit

@@ -2,6 +2,7 @@
 // tests; its kernels are the engine's float GEMM and dot product.
 #include "formats/dense/dense.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -95,6 +96,11 @@ class DenseFormat final : public Format {
  public:
   std::string_view name() const override { return "dense"; }
   int layout_version() const override { return 1; }
+  uint64_t scratch_bytes(std::span<const PlannedMatrix> matrices) const override {
+    int64_t most = 0;  // products before the row scale
+    for (const auto& matrix : matrices) most = std::max(most, matrix.tokens * matrix.shape.rows);
+    return sizeof(float) * static_cast<uint64_t>(most);
+  }
   std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
                                const SharedTables& /*tables*/) const override {
     GemmOperand::Type type;

@@ -85,6 +85,12 @@ Half best_scale(const GroupCoding& coding, const float* w, int64_t count, int8_t
   return best;
 }
 
+/// The fastest that this machine runs on groups of that many columns.
+const GroupKernel& kernel_for(const GroupCoding& coding, int64_t group) {
+  return *std::ranges::find_if(coding.kernels,
+                               [group](const GroupKernel& kernel) { return kernel.usable(group); });
+}
+
 class GroupWeight final : public Weight {
  public:
   GroupWeight(const GroupCoding& coding, std::span<const std::byte> bytes, Shape shape)
@@ -92,8 +98,7 @@ class GroupWeight final : public Weight {
         coding_(coding),
         bytes_(bytes),
         layout_(layout_of(coding, shape)),
-        kernel_(*std::ranges::find_if(
-            coding.kernels, [this](const GroupKernel& k) { return k.usable(layout_.group); })) {}
+        kernel_(kernel_for(coding, layout_.group)) {}
 
   std::string_view format() const override { return coding_.name; }
   uint64_t packed_bytes() const override { return bytes_.size(); }
@@ -238,6 +243,20 @@ std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, flo
     }
   }
   return out;
+}
+
+uint64_t GroupFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) const {
+  uint64_t codes = 0;
+  uint64_t operands = 0;
+  for (const auto& [shape, bytes, tokens] : matrices) {
+    const GroupLayout layout = layout_of(coding_, shape);
+    const GroupKernel& kernel = kernel_for(coding_, layout.group);
+    const int64_t operand =
+        kernel.operand_bytes == nullptr ? 0 : kernel.operand_bytes(layout.groups);
+    codes = std::max(codes, loaded_codes_bytes(tokens, shape.cols));
+    operands = std::max(operands, static_cast<uint64_t>(tokens * operand));
+  }
+  return codes + operands;
 }
 
 std::unique_ptr<Weight> GroupFormat::view(const TensorView& tensor, Shape shape,

@@ -75,6 +75,7 @@ class GroupFormat final : public Format {
   explicit GroupFormat(const GroupCoding& coding) : coding_(coding) {}
   std::string_view name() const override { return coding_.name; }
   int layout_version() const override { return 1; }
+  uint64_t scratch_bytes(std::span<const PlannedMatrix> matrices) const override;
   using Format::view;
   std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
                                const SharedTables& tables) const override;

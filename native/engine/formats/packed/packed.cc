@@ -6,6 +6,7 @@
 //   y = acc * s_post;  y = y + bias;  y = h + y
 #include "formats/packed/packed.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -167,6 +168,7 @@ class PackedFormat final : public Format {
  public:
   std::string_view name() const override { return "packed"; }
   int layout_version() const override { return 1; }
+  uint64_t scratch_bytes(std::span<const PlannedMatrix> matrices) const override;
   std::unique_ptr<Weight> view(const TensorView& tensor, Shape shape,
                                const SharedTables& tables) const override {
     if (tensor.dtype != DType::kU8 || tensor.shape.size() != 1) {
@@ -187,6 +189,29 @@ class PackedFormat final : public Format {
     return std::make_unique<PackedWeight>(std::move(view), tensor.bytes.size());
   }
 };
+
+/// The input's operand and, where a linear scales its own input, what that is made from; the sums,
+/// of two terms; and the first stage of the widest factored term that so many bytes can hold: its
+/// integers, their floats, and the operand made of them.
+uint64_t PackedFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) const {
+  int64_t tokens = 0;
+  int64_t columns = 0;
+  int64_t outputs = 0;
+  int64_t rank = 0;
+  for (const auto& [shape, bytes, most_tokens] : matrices) {
+    const auto sides = static_cast<uint64_t>(shape.rows + shape.cols);
+    tokens = std::max(tokens, most_tokens);
+    columns = std::max(columns, shape.cols);
+    outputs = std::max(outputs, shape.rows);
+    rank = std::max(rank, static_cast<int64_t>(8 * bytes / sides));
+  }
+  const auto floats = [&](int64_t count) {
+    return sizeof(float) * static_cast<uint64_t>(tokens * count);
+  };
+  return sign_operand_bytes(tokens, columns) + floats(columns) +
+         quantized_rows_bytes(tokens, columns) + 2 * floats(outputs) + 2 * floats(rank) +
+         quantized_rows_bytes(tokens, rank) + sign_operand_bytes(tokens, rank);
+}
 
 }  // namespace
 

@@ -59,6 +59,12 @@ int headroom_bits(int64_t reach) {
   return std::min(12, 23 - log2_up);
 }
 
+uint64_t loaded_codes_bytes(int64_t rows, int64_t columns) {
+  const auto chunks = static_cast<uint64_t>(chunks_of(columns));
+  const uint64_t chunk = kChunk + sizeof(uint8_t) + sizeof(int32_t);
+  return static_cast<uint64_t>(rows) * (chunks * chunk + sizeof(int32_t));
+}
+
 void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool) {
   out.rows = rows.rows;
   out.chunks = rows.chunks;

@@ -29,6 +29,9 @@ struct LoadedCodes {
   Buffer<int32_t> exponents;   // [rows]: e* - D; 0 for a vector of zeros
 };
 
+/// Memory of LoadedCodes for `rows` vectors of `columns`.
+uint64_t loaded_codes_bytes(int64_t rows, int64_t columns);
+
 /// `reach` as above; at least 1 and below 2^23.
 void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool);
 

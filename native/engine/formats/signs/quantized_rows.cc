@@ -81,6 +81,10 @@ void round_chunk(const float* v, int64_t count, BFloat16* out) {
 
 }  // namespace
 
+uint64_t quantized_rows_bytes(int64_t rows, int64_t columns) {
+  return static_cast<uint64_t>(rows * chunks_of(columns)) * (kChunk + sizeof(int8_t));
+}
+
 void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool) {
   out.rows = values.rows;
   out.cols = values.cols;

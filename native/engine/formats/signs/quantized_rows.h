@@ -25,6 +25,9 @@ struct QuantizedRows {
   Buffer<int8_t> exponents;  // [rows, chunks]
 };
 
+/// Memory of QuantizedRows for `rows` vectors of `columns`.
+uint64_t quantized_rows_bytes(int64_t rows, int64_t columns);
+
 /// Quantizes [tokens, cols] into `out`, reusing its memory where it is large enough.
 /// Throws kNonFinite on a NaN or an infinity: never a silent zero.
 void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool);

@@ -63,6 +63,12 @@ const SignKernel* const* sign_kernels(int* count) {
 
 const char* sign_dot_kernel_name() { return chosen_kernel().name; }
 
+uint64_t sign_operand_bytes(int64_t rows, int64_t columns) {
+  const int64_t chunks = operand_chunks(chunks_of(columns));
+  return loaded_codes_bytes(rows, columns) +
+         static_cast<uint64_t>(rows * chunks * chosen_kernel().chunk_bytes);
+}
+
 void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool) {
   load_codes(in, in.cols, out.codes, pool);
   const SignKernel& kernel = chosen_kernel();

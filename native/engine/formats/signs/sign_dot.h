@@ -27,6 +27,9 @@ struct SignOperand {
 /// Quantized rows -> operand, for sign matrices over `in.cols` columns.
 void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool);
 
+/// Memory of a SignOperand for `rows` vectors of `columns`.
+uint64_t sign_operand_bytes(int64_t rows, int64_t columns);
+
 /// A packed matrix standing over columns [first_chunk * 32, ...) of the operand.
 struct SignWords {
   const std::byte* words = nullptr;  // layout.h, 16-byte units
