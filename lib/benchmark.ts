@@ -50,16 +50,7 @@ export async function benchmark(
   const { threads, contextLength, kvCache, signal, onProgress } = resolved;
   signal?.throwIfAborted();
   const { path } = await resolveSource(source);
-  const request = {
-    path,
-    threads,
-    contextLength,
-    kvCache,
-    unpackToFloat: false,
-    memoryBudget: 0,
-    onInsufficientMemory: "throw" as const,
-    tokenizerBytes: 0,
-  };
+  const request = { path, threads, contextLength, kvCache, unpackToFloat: false };
   const native = await runJob((report) => nativeAddon().loadModel(request, report), {
     signal,
     onProgress,

@@ -110,10 +110,8 @@ async function writtenWindows(
           contextLength: context,
           kvCache: "f16",
           unpackToFloat: false,
-          memoryBudget: 0,
           // The compressor that follows needs more than this, and says so itself.
           onInsufficientMemory: "ignore",
-          tokenizerBytes: 0,
         },
         report,
       ),

@@ -49,6 +49,7 @@ export type {
   WorkOptions,
 } from "./options.js";
 export { exampleModel } from "./package.js";
+export type { PressureLevel, PressureListener } from "./pressure.js";
 export { shapes } from "./shapes.js";
 export type { ModelSource } from "./source.js";
 export { type SynthesizeReport, synthesize } from "./synthesize.js";

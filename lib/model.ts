@@ -10,6 +10,7 @@ import { runJob } from "./job.js";
 import { asEstimate, type MemoryEstimate, tokenizerBytesOf } from "./memory.js";
 import { type NativeModel, nativeAddon } from "./native.js";
 import { type GenerateOptions, type LoadOptions, resolveGenerate, resolveLoad } from "./options.js";
+import { type PressureListener, PressureWatch } from "./pressure.js";
 import { type ModelSource, resolveSource } from "./source.js";
 import { Tokenizer } from "./text.js";
 
@@ -93,6 +94,11 @@ export interface Model extends AsyncDisposable {
    * anew, and the tokenizer, which is built again when it is needed. Resolves to the engine's bytes.
    */
   trim(level?: "warning" | "critical"): Promise<number>;
+  /**
+   * Calls `listener` when the machine's memory runs short, and again when it gets worse; the
+   * listener may `trim()`. Returns a function that ends it.
+   */
+  on(event: "memorypressure", listener: PressureListener): () => void;
   /** Ends what runs, frees the model. Any number of calls do as one. */
   dispose(): Promise<void>;
 }
@@ -125,6 +131,7 @@ class LoadedModel implements Model {
   readonly tokenizer: Tokenizer;
   readonly #native: NativeModel;
   readonly #running = new Set<Generation>();
+  readonly #pressure = new PressureWatch(() => nativeAddon().systemMemory().pressure);
   readonly #kvCache: MemoryEstimate["kvCache"];
   #disposal: Promise<void> | undefined;
 
@@ -204,6 +211,13 @@ class LoadedModel implements Model {
     return bytes;
   }
 
+  on(event: "memorypressure", listener: PressureListener): () => void {
+    this.#throwIfDisposed();
+    checkChoice("the event", event, ["memorypressure"]);
+    if (typeof listener !== "function") throw invalidOption("the listener", "a function", listener);
+    return this.#pressure.add(listener);
+  }
+
   dispose(): Promise<void> {
     this.#disposal ??= this.#dispose();
     return this.#disposal;
@@ -214,6 +228,7 @@ class LoadedModel implements Model {
   }
 
   async #dispose(): Promise<void> {
+    this.#pressure.close();
     for (const generation of this.#running) generation.dispose();
     await Promise.all([this.#native.dispose(), this.tokenizer.close()]);
   }

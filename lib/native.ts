@@ -28,11 +28,12 @@ export interface NativeLoadRequest {
   contextLength: number;
   kvCache: "f16" | "f32";
   unpackToFloat: boolean;
-  /** 0: what the system allows. */
-  memoryBudget: number;
-  onInsufficientMemory: "throw" | "shrink-context" | "ignore";
+  /** 0, or left out: what the system allows. */
+  memoryBudget?: number;
+  /** Left out: throw. */
+  onInsufficientMemory?: "throw" | "shrink-context" | "ignore";
   /** What the tokenizer will add, for the plan. */
-  tokenizerBytes: number;
+  tokenizerBytes?: number;
 }
 
 export interface NativeMemoryRequest {

@@ -63,8 +63,8 @@ const { nativeAddon } = await import(process.argv[1]);
 const { estimateMemory } = await import(process.argv[2]);
 const [path, contextLength, kvCache, count] = process.argv.slice(3);
 const estimateOf = { contextLength: Number(contextLength), kvCache, threads: 2 };
-const request = { path, ...estimateOf, unpackToFloat: false, memoryBudget: 0,
-  onInsufficientMemory: "ignore", tokenizerBytes: 0 };
+const request = { path, ...estimateOf, unpackToFloat: false,
+  onInsufficientMemory: "ignore" };
 let planned = 0;
 const alive = [];
 for (let i = 0; i < Number(count); i++) {

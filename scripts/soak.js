@@ -52,9 +52,7 @@ const request = {
   contextLength: 0,
   kvCache: "f16",
   unpackToFloat: false,
-  memoryBudget: 0,
   onInsufficientMemory: "ignore",
-  tokenizerBytes: 0,
 };
 
 await soak("load, generate, dispose", cycles + cycles / 5, cycles / 5, async (index) => {

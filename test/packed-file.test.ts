@@ -149,8 +149,7 @@ describe("a file of every term kind and an independent reader", () => {
 
   it("is refused without a table that it names, and with one that nothing names", async () => {
     const request = { path: directory, threads: 1, contextLength: 0, kvCache: "f16" as const };
-    const unplanned = { onInsufficientMemory: "ignore" as const, tokenizerBytes: 0 };
-    const loadRequest = { ...request, ...unplanned, unpackToFloat: false, memoryBudget: 0 };
+    const loadRequest = { ...request, unpackToFloat: false };
     const load = async () =>
       (await nativeAddon().loadModel(loadRequest, () => {}).promise).dispose();
     const write = (kept: typeof tensors) => writeFileSync(path, safetensorsFile(kept));

@@ -144,12 +144,15 @@ LoadRequest to_load_request(const Napi::Object& in) {
   out.context_length = integer(in, "contextLength");
   out.kv_cache = to_kv_cache_type(text(in, "kvCache"));
   out.unpack_to_float = boolean(in, "unpackToFloat");
-  out.memory_budget = static_cast<uint64_t>(integer(in, "memoryBudget"));
-  const std::string over_limit = text(in, "onInsufficientMemory");
-  out.over_limit = over_limit == "shrink-context" ? OverLimit::kShrinkContext
-                   : over_limit == "ignore"       ? OverLimit::kIgnore
-                                                  : OverLimit::kThrow;
-  out.tokenizer_bytes = static_cast<uint64_t>(integer(in, "tokenizerBytes"));
+  if (!optional(in, "memoryBudget").IsNull())
+    out.memory_budget = static_cast<uint64_t>(integer(in, "memoryBudget"));
+  if (!optional(in, "onInsufficientMemory").IsNull()) {
+    const std::string over_limit = text(in, "onInsufficientMemory");
+    if (over_limit == "shrink-context") out.over_limit = OverLimit::kShrinkContext;
+    if (over_limit == "ignore") out.over_limit = OverLimit::kIgnore;
+  }
+  if (!optional(in, "tokenizerBytes").IsNull())
+    out.tokenizer_bytes = static_cast<uint64_t>(integer(in, "tokenizerBytes"));
   return out;
 }
 
