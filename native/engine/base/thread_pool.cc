@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -178,6 +179,9 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   try {
     for (int worker = 1; worker < threads; ++worker)
       state_->workers.emplace_back([s = state_.get(), worker] { s->work_until_stopped(worker); });
+  } catch (const std::bad_alloc&) {
+    state_->shut_down();  // those that did start
+    throw;
   } catch (const std::system_error& error) {
     state_->shut_down();
     throw Error(ErrorCode::kInsufficientMemory, "cannot start a worker thread",

@@ -15,19 +15,22 @@ EngineThread::EngineThread() : thread_([this] { loop(); }) {}
 EngineThread::~EngineThread() { stop(); }
 
 void EngineThread::post(Task task) {
-  {
+  Error refusal = disposed();
+  try {
     const std::lock_guard lock(mutex_);
     if (!stopping_) {
-      waiting_.push_back(std::move(task));
+      waiting_.push_back(std::move(task));  // throws before it takes anything
       changed_.notify_one();
       return;
     }
+  } catch (...) {
+    refusal = current_error();
   }
-  task.refuse(disposed());
+  task.refuse(refusal);
 }
 
 void EngineThread::stop() {
-  std::deque<Task> refused;
+  std::list<Task> refused;
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <condition_variable>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -24,7 +24,8 @@ class EngineThread {
   EngineThread();
   ~EngineThread();  // stop()
 
-  /// After stop() the task is refused at once, on the caller's thread.
+  /// After stop(), and when there is no memory to remember it in, the task is refused at once, on
+  /// the caller's thread.
   void post(Task task);
   /// Aborts the running task, refuses the waiting ones with kDisposed, joins. Idempotent; from any
   /// thread but the engine thread itself.
@@ -35,7 +36,7 @@ class EngineThread {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Task> waiting_;
+  std::list<Task> waiting_;  // an empty list holds no memory: stop() must not allocate
   std::shared_ptr<JobControl> running_;
   bool stopping_ = false;
   std::mutex join_mutex_;

@@ -59,6 +59,7 @@ MemoryRequest memory_request(const LoadRequest& request) {
 /// anything of the model is mapped. The reference path unpacks weights and is not planned for.
 MemoryEstimate planned(const LoadRequest& request) {
   MemoryRequest memory = memory_request(request);
+  memory.process_bytes = process_memory().resident;  // once: two plans must speak of one process
   MemoryEstimate estimate = estimate_memory(memory);
   check_context(request, estimate.trained_context_length);
   if (estimate.fits() || request.over_limit == OverLimit::kIgnore || request.unpack_to_float) {
