@@ -113,7 +113,8 @@ export async function systemMemory(): Promise<SystemMemory> {
 
 /**
  * What running a model will take: a directory, a llama2.c checkpoint, the name of a shape (see
- * `shapes`), or a config.json alone. Only headers are read; a safetensors file may end behind its header.
+ * `shapes`), or a config.json alone. Only headers are read; a safetensors file may end behind its
+ * header.
  * @throws ModelError
  */
 export async function estimateMemory(

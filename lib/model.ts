@@ -90,8 +90,9 @@ export interface Model extends AsyncDisposable {
   memory(): MemoryReport;
   /**
    * Gives memory back when what runs has ended: at `"warning"` the unused end of the KV cache and
-   * free scratch; at `"critical"` also the context's keys and values, which the next prompt computes
-   * anew, and the tokenizer, which is built again when it is needed. Resolves to the engine's bytes.
+   * free scratch; at `"critical"` also the context's keys and values, which the next prompt
+   * computes anew, and the tokenizer, which is built again when it is needed. Resolves to the
+   * engine's bytes.
    */
   trim(level?: "warning" | "critical"): Promise<number>;
   /**

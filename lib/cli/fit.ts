@@ -174,8 +174,9 @@ function asText(
     ? `fits: ${mebibytes(fits.marginBytes)} MiB are left`
     : `does not fit: ${mebibytes(-fits.marginBytes)} MiB too much`;
   return [
-    `${source}: ${estimate.architecture}, ${grouped(estimate.parameters)} parameters, ${bits} bits ` +
-      `a block weight, context ${grouped(estimate.contextLength)}, KV cache ${estimate.kvCache}`,
+    `${source}: ${estimate.architecture}, ${grouped(estimate.parameters)} parameters, ` +
+      `${bits} bits a block weight, context ${grouped(estimate.contextLength)}, ` +
+      `KV cache ${estimate.kvCache}`,
     "",
     table([["part", "MiB", ""], ...rows, ["together", mebibytes(totalBytes), ""]]),
     "",

@@ -89,7 +89,7 @@ describe("memory", () => {
     expect(() => model.memory()).toThrow(ModelError);
   });
 
-  test("trim forgets context and tokenizer only when it is critical, and both come back", async () => {
+  test("trim forgets context and tokenizer only when critical, and both come back", async () => {
     const model = await loadModel(writeTinyModel());
     const ids = await model.tokenizer.encode("the cat");
     expect(await model.trim()).toBe(4096);
