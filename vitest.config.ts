@@ -9,7 +9,8 @@ export default defineConfig({
     fileParallelism: false,
     reporters: ["default", ["json", { outputFile: "build/vitest.json" }]],
     projects: [
-      { test: { name: "tidy", include: rules } },
+      // Seconds of work that take minutes on a machine with other things to do.
+      { test: { name: "tidy", include: rules, testTimeout: 120_000 } },
       {
         test: {
           name: "subbit",

@@ -55,6 +55,7 @@ GroupCoding make_coding() {
   static const GroupKernel kernels[] = {
 #if defined(__x86_64__)
       kInt4Avx512,
+      kInt4Avx512Quads,
       kInt4Avx2,
 #elif defined(__aarch64__)
       kInt4NeonDot,

@@ -7,6 +7,7 @@ namespace subbit {
 
 #if defined(__x86_64__)
 extern const GroupKernel kInt4Avx512;
+extern const GroupKernel kInt4Avx512Quads;
 extern const GroupKernel kInt4Avx2;
 #elif defined(__aarch64__)
 extern const GroupKernel kInt4NeonDot;
