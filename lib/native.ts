@@ -214,6 +214,7 @@ export interface NativeTraining {
 /** What a compression does, stage by stage; for `bench/quality`, which measures their worth. */
 export interface NativeStages {
   rates?: "allocated" | "uniform";
+  forms?: "factored" | "tables" | "codes" | "mixed";
   gradientWindows?: number;
   teacherTokens?: number;
   absorb?: NativeTraining;

@@ -74,6 +74,16 @@ function subbit(budget, blockShare = 0.25) {
   };
 }
 
+/**
+ * Forms against each other: the same stages, all of whose tokens go to the whole model.
+ * @param {Budget} budget
+ * @param {NonNullable<NativeStages["forms"]>} forms
+ * @returns {NativeStages}
+ */
+function ofForms(budget, forms) {
+  return { ...subbit(budget, 0), forms };
+}
+
 /** @type {Record<string, Preset>} */
 export const presets = {
   nanoquant: { what: "the published recipe", stages: nanoquant },
@@ -109,6 +119,22 @@ export const presets = {
   "no model stage": {
     what: "ours, all tokens to the blocks",
     stages: (budget) => subbit(budget, 1),
+  },
+  factored: {
+    what: "two sign matrices, all tokens to the whole model",
+    stages: (budget) => ofForms(budget, "factored"),
+  },
+  tables: {
+    what: "learned tables of 4, 8 and 16 columns an index",
+    stages: (budget) => ofForms(budget, "tables"),
+  },
+  codes: {
+    what: "signs, pairs of signs and code84",
+    stages: (budget) => ofForms(budget, "codes"),
+  },
+  mixed: {
+    what: "whichever form a linear is predicted to do best in",
+    stages: (budget) => ofForms(budget, "mixed"),
   },
   "signs stand": {
     what: "ours, the whole model's scales and norms only",

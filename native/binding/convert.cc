@@ -102,10 +102,18 @@ void set_training(const Napi::Object& stages, const char* name, StageTraining& o
   if (!optional(in, "scaleRate").IsNull()) out.scale_rate = real(in, "scaleRate");
 }
 
+CompressStages::Forms forms_of(const std::string& name) {
+  if (name == "tables") return CompressStages::Forms::kTables;
+  if (name == "codes") return CompressStages::Forms::kCodes;
+  if (name == "mixed") return CompressStages::Forms::kMixed;
+  return CompressStages::Forms::kFactored;
+}
+
 CompressStages to_stages(const Napi::Object& in) {
   CompressStages out;
   if (!optional(in, "rates").IsNull() && text(in, "rates") == "uniform")
     out.rates = CompressStages::Rates::kUniform;
+  if (!optional(in, "forms").IsNull()) out.forms = forms_of(text(in, "forms"));
   if (!optional(in, "gradientWindows").IsNull())
     out.gradient_windows = integer(in, "gradientWindows");
   if (!optional(in, "teacherTokens").IsNull()) out.teacher_tokens = integer(in, "teacherTokens");

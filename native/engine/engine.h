@@ -331,8 +331,12 @@ struct StageTraining {
 /// What a compression does, stage by stage, for who wants to know what each is worth.
 struct CompressStages {
   enum class Rates { kAllocated, kUniform };
+  /// What linears may be made of: two sign matrices; codes from learned tables; signs and words of
+  /// signs; or whichever of these a linear is thought to do best in.
+  enum class Forms { kFactored, kTables, kCodes, kMixed };
 
   Rates rates = Rates::kAllocated;
+  Forms forms = Forms::kFactored;
   int64_t gradient_windows = -1;  // of text, for the importance of outputs; 0: all count alike
   int64_t teacher_tokens = -1;    // of the teacher's own making, to tune the whole model on
   StageTraining absorb;           // before each fit, the block's linears that are still floats

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "base/check.h"
+#include "formats/term.h"
 
 namespace subbit {
 namespace {
@@ -75,6 +76,67 @@ std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t bud
   std::vector<size_t> chosen;
   for (const Walk& walk : walks) chosen.push_back(walk.hull[walk.at]);
   return chosen;
+}
+
+namespace {
+
+/// The candidates of every unit that need no tables but those allowed.
+struct Restricted {
+  std::vector<AllocationUnit> units;
+  std::vector<std::vector<size_t>> indices;  // of the candidates in the whole
+  bool possible = true;
+};
+
+Restricted restrict_to(std::span<const AllocationUnit> units, const std::set<int64_t>& allowed,
+                       const std::function<std::set<int64_t>(const PackedSize&)>& widths) {
+  Restricted result;
+  for (const AllocationUnit& unit : units) {
+    AllocationUnit& own = result.units.emplace_back(unit);
+    std::vector<size_t>& indices = result.indices.emplace_back();
+    own.candidates.clear();
+    for (size_t i = 0; i < unit.candidates.size(); ++i) {
+      const std::set<int64_t> needed = widths(unit.candidates[i].size);
+      if (!std::includes(allowed.begin(), allowed.end(), needed.begin(), needed.end())) continue;
+      own.candidates.push_back(unit.candidates[i]);
+      indices.push_back(i);
+    }
+    result.possible = result.possible && !own.candidates.empty();
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<size_t> allocate_with_tables(
+    std::span<const AllocationUnit> units, uint64_t budget, Allocator* allocator,
+    const std::function<std::set<int64_t>(const PackedSize&)>& widths) {
+  std::set<int64_t> all;
+  for (const AllocationUnit& unit : units)
+    for (const Candidate& candidate : unit.candidates) all.merge(widths(candidate.size));
+  const std::vector<int64_t> choices(all.begin(), all.end());
+  std::vector<size_t> best;
+  double least = 0.0;
+  for (size_t mask = 0; mask < size_t{1} << choices.size(); ++mask) {
+    std::set<int64_t> allowed;
+    uint64_t table_bytes = 0;
+    for (size_t t = 0; t < choices.size(); ++t) {
+      if ((mask >> t & 1) == 0) continue;
+      allowed.insert(choices[t]);
+      table_bytes += shared_table_bytes(choices[t]);
+    }
+    const Restricted restricted = restrict_to(units, allowed, widths);
+    if (!restricted.possible || table_bytes > budget) continue;
+    const std::vector<size_t> chosen = allocator(restricted.units, budget - table_bytes);
+    if (chosen.size() != units.size()) continue;
+    double damage = 0.0;
+    for (size_t u = 0; u < chosen.size(); ++u)
+      damage += units[u].sensitivity * restricted.units[u].candidates[chosen[u]].error;
+    if (!best.empty() && !(damage < least)) continue;
+    least = damage;
+    best.clear();
+    for (size_t u = 0; u < chosen.size(); ++u) best.push_back(restricted.indices[u][chosen[u]]);
+  }
+  return best;
 }
 
 std::vector<size_t> allocate_uniformly(std::span<const AllocationUnit> units, uint64_t budget) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,6 +37,13 @@ struct AllocationUnit {
 /// most per byte, until no unit's next step fits. That is the Lagrangian's optimum up to the last
 /// step of each unit. Empty when the smallest candidates do not fit.
 std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t budget);
+
+/// Where candidates share tables, which cost bytes once: of all sets of tables the one with which
+/// `allocator` (one of these two) leaves the least damage. `widths` gives a candidate's tables.
+using Allocator = std::vector<size_t>(std::span<const AllocationUnit> units, uint64_t budget);
+std::vector<size_t> allocate_with_tables(
+    std::span<const AllocationUnit> units, uint64_t budget, Allocator* allocator,
+    const std::function<std::set<int64_t>(const PackedSize&)>& widths);
 
 /// The published rule, to compare with: every linear the same rate, in its largest candidate within
 /// it, the rate as high as `budget` allows. Empty when the smallest candidates do not fit.

@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "base/check.h"
+#include "compress/fit/coded/fit_coded.h"
 #include "compress/fit/factored/factored.h"
 #include "compress/fold.h"
 #include "formats/registry.h"
@@ -61,13 +62,20 @@ std::vector<std::byte> finish_norm(const FittedNorm& norm, const Checkpoint& che
   return bytes_of(half.values);
 }
 
-FinishedTensor finish_linear(const FittedLinear& linear, const LinearPlan& plan) {
+FinishedTensor finish_linear(const FittedLinear& linear, const LinearPlan& plan,
+                             std::span<const Table> tables) {
   FinishedTensor tensor;
-  const FactoredFit& fit = std::get<FactoredFit>(linear.fit);
-  tensor.bytes = pack_factored(fit, plan.size.own_pre_scale, linear.bias);
+  const std::string& name = plan.spec->name;
+  if (const auto* coded = std::get_if<CodedFit>(&linear.fit)) {
+    tensor.bytes = pack_coded(*coded, tables, plan.size.own_pre_scale, linear.bias);
+    verify_coded(tensor.bytes, *coded, tables, name);
+  } else {
+    const auto& fit = std::get<FactoredFit>(linear.fit);
+    tensor.bytes = pack_factored(fit, plan.size.own_pre_scale, linear.bias);
+    verify_factored(tensor.bytes, fit, name);
+  }
   CHECK(tensor.bytes.size() == plan.bytes);
-  tensor.spec = {plan.spec->name + ".packed", DType::kU8, {static_cast<int64_t>(plan.bytes)}};
-  verify_factored(tensor.bytes, fit, plan.spec->name);
+  tensor.spec = {name + ".packed", DType::kU8, {static_cast<int64_t>(plan.bytes)}};
   return tensor;
 }
 
@@ -111,6 +119,29 @@ std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& chec
   return specs;
 }
 
+namespace {
+
+CodedFit fit_codes(const LinearFitRequest& request, ThreadPool& pool, const BlockStep& step) {
+  CodedOptions options;
+  options.size = &request.plan->size;
+  options.tables = request.tables;
+  options.rounds = kCodedRounds;
+  return fit_coded(request.weights->matrix(), {request.importance.inputs, request.covariance},
+                   options, pool, [&](int) { step(request.plan->spec->name); });
+}
+
+FactoredFit fit_signs(const LinearFitRequest& request, ThreadPool& pool, const BlockStep& step) {
+  FactoredOptions options;
+  CHECK(is_factored(request.plan->size));
+  options.rank = request.plan->size.terms[0].rank;
+  options.iterations = request.iterations;
+  options.seed = request.seed;
+  return fit_factored(request.weights->matrix(), request.importance, options, pool,
+                      [&](int) { step(request.plan->spec->name); });
+}
+
+}  // namespace
+
 FittedLinear fit_linear(const LinearFitRequest& request, ThreadPool& pool, const BlockStep& step) {
   const LinearPlan& plan = *request.plan;
   const std::string& name = plan.spec->name;
@@ -119,14 +150,11 @@ FittedLinear fit_linear(const LinearFitRequest& request, ThreadPool& pool, const
   fitted.name = name;
   fitted.pre_scale = PreScale::kOwn;
   if (plan.size.bias) fitted.bias = request.weights->bias;
-  FactoredOptions options;
-  CHECK(is_factored(plan.size));
-  options.rank = plan.size.terms[0].rank;
-  options.iterations = request.iterations;
-  options.seed = request.seed;
   try {
-    fitted.fit = fit_factored(request.weights->matrix(), request.importance, options, pool,
-                              [&](int) { step(name); });
+    if (is_coded(plan.size))
+      fitted.fit = fit_codes(request, pool, step);
+    else
+      fitted.fit = fit_signs(request, pool, step);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kNonFinite) throw;
     throw Error(ErrorCode::kNonFinite, name + ": " + error.what(), {{"tensor", name}});
@@ -142,7 +170,8 @@ void fold_scales(const BlockPlan& plan, FittedBlock& block) {
   }
 }
 
-FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block) {
+FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block,
+                         std::span<const Table> tables) {
   std::vector<std::vector<std::byte>> norm_bytes;
   for (const FittedNorm& norm : block.norms)
     norm_bytes.push_back(finish_norm(norm, checkpoint, plan, block.linears));
@@ -151,7 +180,7 @@ FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, Fi
   const std::vector<TensorSpec> specs = tensors_of(plan, checkpoint);
   CHECK(block.linears.size() == plan.linears.size());
   for (size_t i = 0; i < plan.linears.size(); ++i) {
-    finished.tensors.push_back(finish_linear(block.linears[i], plan.linears[i]));
+    finished.tensors.push_back(finish_linear(block.linears[i], plan.linears[i], tables));
     finished.linears.push_back(report_on(block.linears[i], plan.linears[i]));
   }
   for (size_t i = 0; i < block.norms.size(); ++i) {
@@ -163,7 +192,7 @@ FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, Fi
 }
 
 FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
-                         std::span<const CompressedLinear> reports) {
+                         std::span<const CompressedLinear> reports, std::span<const Table> tables) {
   FittedBlock block;
   CHECK(reports.size() == plan.linears.size());
   for (size_t i = 0; i < plan.linears.size(); ++i) {
@@ -173,10 +202,16 @@ FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
     FittedLinear& fitted = block.linears.emplace_back();
     fitted.name = linear.spec->name;
     if (linear.size.own_pre_scale) fitted.pre_scale = PreScale::kOwn;
-    FactoredFit fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
-    fit.weight_error = reports[i].weight_error;
-    fit.output_error = reports[i].output_error;
-    fitted.fit = std::move(fit);
+    if (is_coded(linear.size))
+      fitted.fit = unpack_coded(tensor->bytes, linear.spec->name, tables, fitted.bias);
+    else
+      fitted.fit = unpack_factored(tensor->bytes, linear.spec->name, fitted.bias);
+    std::visit(
+        [&](auto& fit) {
+          fit.weight_error = reports[i].weight_error;
+          fit.output_error = reports[i].output_error;
+        },
+        fitted.fit);
   }
   for (const NormPlan& norm : plan.norms) {
     const TensorView* tensor = file.find(norm.name);

@@ -32,16 +32,21 @@ struct FinishedBlock {
 /// Called before every iteration of every fit with the linear's name; may throw to end the work.
 using BlockStep = std::function<void(const std::string& linear)>;
 
+/// Rounds of a coded fit: the error hardly falls after the third.
+inline constexpr int kCodedRounds = 3;
+
 struct LinearFitRequest {
   const LinearPlan* plan = nullptr;
   const DenseLinear* weights = nullptr;
   Importance importance;
+  ConstMatrix covariance;         // of the inputs, where the plan's form asks for it
+  std::span<const Table> tables;  // the model's
   int iterations = 0;
   uint64_t seed = 0;
 };
 
 /// Throws kNonFinite naming the tensor, or what `step` throws. The linear keeps its s_pre.
-/// Memory: fit_factored's.
+/// Memory: fit_factored's or fit_coded's.
 FittedLinear fit_linear(const LinearFitRequest& request, ThreadPool& pool, const BlockStep& step);
 
 /// Moves every s_pre where the plan says and leaves ones behind.
@@ -51,9 +56,10 @@ void fold_scales(const BlockPlan& plan, FittedBlock& block);
 std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& checkpoint);
 
 /// The tensors of `block`, each packed linear read back and compared. Throws kNonFinite.
-FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block);
+FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block,
+                         std::span<const Table> tables);
 /// What pack_block packed into `file`, as the runtime reads it.
 FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
-                         std::span<const CompressedLinear> reports);
+                         std::span<const CompressedLinear> reports, std::span<const Table> tables);
 
 }  // namespace subbit

@@ -69,6 +69,10 @@ void BlockStages::fit(size_t i) {
   const auto moments = request_.moments->find(linear.name);
   CHECK(moments != request_.moments->end());
   fit.importance.inputs = moments->second;
+  const auto covariance = request_.covariances->find(linear.name);
+  if (covariance != request_.covariances->end())
+    fit.covariance = {covariance->second.data(), plan.spec->shape.cols, plan.spec->shape.cols};
+  fit.tables = request_.tables;
   const auto gradients = request_.gradients->find(linear.name);
   if (gradients != request_.gradients->end()) fit.importance.outputs = gradients->second;
   linear.fitted = fit_linear(fit, pool_, events_.fit);
@@ -82,7 +86,8 @@ void BlockStages::train(const std::string& stage, const StageTraining& training)
   phase.rates = {training.rate, training.rate, training.scale_rate};
   phase.latent_start = request_.schedule.latent_start;
   phase.seed = phase_seeds_.next();
-  const BlockPlace place{request_.model, request_.index, request_.data.inputs->longest()};
+  const BlockPlace place{request_.model, request_.index, request_.data.inputs->longest(),
+                         request_.tables};
   state_ = train_block(
       place, std::move(state_), request_.data, phase, pool_,
       [&](int64_t, double error) { events_.update(stage, error); }, nullptr);
@@ -158,7 +163,8 @@ BlockSchedule block_schedule(Effort effort, const CompressStages& stages) {
 
 FinishedBlock compress_block(const BlockRequest& request, ThreadPool& pool,
                              const BlockEvents& events) {
-  return pack_block(*request.plan, *request.checkpoint, BlockStages(request, pool, events).run());
+  return pack_block(*request.plan, *request.checkpoint, BlockStages(request, pool, events).run(),
+                    request.tables);
 }
 
 }  // namespace subbit

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 
 #include "base/thread_pool.h"
@@ -43,6 +44,8 @@ struct BlockRequest {
   Model* model = nullptr;  // the block as yet uncompressed; its norms may be replaced
   const Checkpoint* checkpoint = nullptr;
   const InputMoments* moments = nullptr;
+  const InputCovariances* covariances = nullptr;  // of coded linears
+  std::span<const Table> tables;
   const GradientMoments* gradients = nullptr;  // empty: outputs count alike
   BlockData data;                              // where the schedule trains
   BlockSchedule schedule;

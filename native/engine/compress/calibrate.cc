@@ -123,15 +123,17 @@ void CalibrationStream::report(int64_t index, size_t window, JobControl& control
       {"calibrate", static_cast<double>(index) + done, blocks, "block " + std::to_string(index)});
 }
 
-InputMoments CalibrationStream::observe(int64_t index, JobControl& control) {
-  ObservingBackend observer(backend_);
+InputObservations CalibrationStream::observe(int64_t index,
+                                             const std::set<std::string>& covariances,
+                                             JobControl& control) {
+  ObservingBackend observer(backend_, covariances, pool_);
   for (size_t i = 0; i < compressed_.windows(); ++i) {
     report(index, i, control);
     run(index, compressed_, i, observer);
   }
-  InputMoments moments;
+  InputObservations result;
   for (const auto& [name, squares] : observer.squares()) {
-    std::vector<float>& mean = moments[name];
+    std::vector<float>& mean = result.moments[name];
     for (const double sum : squares.sums) {
       mean.push_back(static_cast<float>(sum / static_cast<double>(squares.tokens)));
       if (!std::isfinite(mean.back()))
@@ -139,7 +141,8 @@ InputMoments CalibrationStream::observe(int64_t index, JobControl& control) {
                     {{"tensor", name}});
     }
   }
-  return moments;
+  result.covariances = observer.take_covariances();
+  return result;
 }
 
 void CalibrationStream::advance_teacher(int64_t index, JobControl& control) {

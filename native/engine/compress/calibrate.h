@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +26,15 @@ namespace subbit {
 
 /// Mean of x_j^2 over all calibration tokens, per input column, by the linear's name.
 using InputMoments = std::map<std::string, std::vector<float>, std::less<>>;
+
+/// Mean of x_j x_k, [cols, cols], by the linear's name.
+using InputCovariances = std::map<std::string, Buffer<float>, std::less<>>;
+
+/// What a block's inputs were like.
+struct InputObservations {
+  InputMoments moments;
+  InputCovariances covariances;
+};
 
 /// Whether the uncompressed model's states are kept beside the compressed one's.
 enum class TeacherStream { kNone, kKept };
@@ -53,8 +63,13 @@ class CalibrationStream {
   const HiddenStates& teacher() const;
 
   /// Runs block `index` as the model holds it on the compressed stream and gives the moments of its
-  /// linears' inputs. The stream stays where it was. Throws kAborted, kNonFinite.
-  InputMoments observe(int64_t index, JobControl& control);
+  /// linears' inputs, and the covariances of those named. The stream stays where it was. Throws
+  /// kAborted, kNonFinite. Memory: a covariance for each name.
+  InputObservations observe(int64_t index, const std::set<std::string>& covariances,
+                            JobControl& control);
+  InputMoments observe(int64_t index, JobControl& control) {
+    return observe(index, {}, control).moments;
+  }
   /// Moves the teacher's stream, where kept, behind block `index`, which the model must still hold
   /// as the original. Throws kAborted.
   void advance_teacher(int64_t index, JobControl& control);

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "base/matrix.h"
 #include "compress/allocate.h"
+#include "engine.h"
 #include "formats/packed/pack.h"
 
 namespace subbit {
@@ -18,6 +20,8 @@ double predicted_factored_error(Shape shape, int64_t rank);
 
 /// Every form worth considering for a linear whose shape and vectors are those of `outline`, which
 /// has no terms yet. At least one.
-std::vector<Candidate> candidates_of(const PackedSize& outline);
+std::vector<Candidate> candidates_of(const PackedSize& outline, CompressStages::Forms forms);
+/// The widths of the tables that a form's terms choose from.
+std::set<int64_t> table_widths(const PackedSize& size);
 
 }  // namespace subbit

@@ -4,7 +4,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
@@ -16,6 +19,7 @@
 #include "compress/calibrate.h"
 #include "compress/fingerprint.h"
 #include "compress/fit/int4/fit_int4.h"
+#include "compress/learn_tables.h"
 #include "compress/plan.h"
 #include "compress/tune/tune.h"
 #include "compress/write.h"
@@ -66,6 +70,26 @@ std::vector<float> channel_weights(const std::vector<float>& gradients) {
   return weights;
 }
 
+/// The tables as tensors of the file.
+std::vector<TensorSpec> table_specs(std::span<const int64_t> widths) {
+  std::vector<TensorSpec> specs;
+  for (size_t t = 0; t < widths.size(); ++t)
+    specs.push_back(
+        {shared_table_name(static_cast<int>(t)), DType::kI8, {kTableEntries, widths[t]}});
+  return specs;
+}
+
+std::vector<FinishedTensor> table_files(const std::vector<Table>& tables) {
+  std::vector<int64_t> widths;
+  for (const Table& table : tables) widths.push_back(table.width);
+  std::vector<FinishedTensor> files;
+  for (const TensorSpec& spec : table_specs(widths)) {
+    const auto bytes = std::as_bytes(std::span(tables[files.size()].entries));
+    files.push_back({spec, {bytes.begin(), bytes.end()}});
+  }
+  return files;
+}
+
 class Compression {
  public:
   Compression(const CompressRequest& request, JobControl& control);
@@ -75,9 +99,12 @@ class Compression {
   void find_stored_blocks();
   void compress_missing_blocks();
   void measure_gradients_once();
+  void learn_tables_once();
+  int64_t fit_steps_of(const BlockPlan& plan) const;
   FinishedBlock compress_one(size_t index, CalibrationStream& stream);
   void tune_blocks();
   bool find_tuned_blocks();
+  bool find_tuned_tables();
   bool can_tune() const;
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
   void report_fit(const std::string& linear);
@@ -89,6 +116,8 @@ class Compression {
   const Architecture& architecture_;
   Manifest manifest_;
   std::vector<StoredBlock> blocks_;  // outlive the model, which views their bytes
+  std::vector<Table> tables_;        // what the model's linears share; its views too
+  std::optional<TableTensors> table_tensors_;
   std::unique_ptr<Model> model_;
   CompressionPlan plan_;
   BlockStore store_;
@@ -145,10 +174,27 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       manifest_(architecture_.manifest(checkpoint_.config(), checkpoint_.path())),
       model_(architecture_.load(checkpoint_, WeightMode::kAsStored)),
       plan_(plan_compression(manifest_, *model_, checkpoint_, request.bits_per_weight,
-                             request.stages.rates)),
+                             request.stages)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
       pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
   if (request.tune) schedule_ = block_schedule(request.effort, request.stages);
+}
+
+int64_t Compression::fit_steps_of(const BlockPlan& plan) const {
+  int64_t steps = 0;
+  for (const LinearPlan& linear : plan.linears)
+    steps += is_coded(linear.size) ? kCodedRounds : iterations_of(request_.effort);
+  return steps;
+}
+
+/// Before the first block: they are learned from the original's weights.
+void Compression::learn_tables_once() {
+  if (plan_.table_widths.empty() || !tables_.empty()) return;
+  const std::unique_ptr<Backend> backend = make_cpu_backend(pool_);
+  const Weight& embedding = *model_->find_linear(manifest_.embedding)->parts[0].weight;
+  tables_ = learn_tables({&plan_, model_.get(), &embedding, request_.calibration, request_.seed},
+                         *backend, pool_, control_);
+  table_tensors_.emplace(tables_);
 }
 
 void Compression::find_stored_blocks() {
@@ -159,8 +205,7 @@ void Compression::find_stored_blocks() {
       ++resumed_;
     } else {
       updates_total_ += schedule_.updates(std::ssize(plan_.blocks[i].linears));
-      fit_steps_total_ +=
-          static_cast<int64_t>(plan_.blocks[i].linears.size()) * iterations_of(request_.effort);
+      fit_steps_total_ += fit_steps_of(plan_.blocks[i]);
     }
   }
 }
@@ -210,8 +255,13 @@ FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream)
   request.schedule = schedule_;
   request.iterations = iterations_of(request_.effort);
   for (size_t i = 0; i <= index; ++i) request.seed = seeds.next();
-  const InputMoments moments = stream.observe(request.index, control_);
-  request.moments = &moments;
+  std::set<std::string> coded;
+  for (const LinearPlan& linear : request.plan->linears)
+    if (is_coded(linear.size)) coded.insert(linear.spec->name);
+  const InputObservations inputs = stream.observe(request.index, coded, control_);
+  request.moments = &inputs.moments;
+  request.covariances = &inputs.covariances;
+  request.tables = tables_;
   if (schedule_.trains()) {
     stream.advance_teacher(request.index, control_);
     request.data = {&stream.compressed(), &stream.teacher(), {}};
@@ -236,7 +286,9 @@ void Compression::put_in_place(const StoredBlock& block, const BlockPlan& plan) 
     Linear linear;
     linear.name = planned.spec->name;
     linear.shape = planned.spec->shape;
-    linear.parts.push_back({find_format("packed")->view(*tensor, linear.shape), {}});
+    const SharedTables tables =
+        table_tensors_.has_value() ? table_tensors_->shared() : SharedTables();
+    linear.parts.push_back({find_format("packed")->view(*tensor, linear.shape, tables), {}});
     model_->replace_linear(planned.spec->name, std::move(linear));
   }
   for (const NormPlan& norm : plan.norms) {
@@ -257,6 +309,7 @@ void Compression::compress_missing_blocks() {
   const auto count = static_cast<size_t>(std::distance(last, blocks_.rend()));
   if (count == 0) return;
   const std::unique_ptr<Backend> backend = make_cpu_backend(pool_);
+  learn_tables_once();
   measure_gradients_once();
   const EndWeight embedding(*model_, manifest_.embedding);
   CalibrationStream stream({model_.get(), &embedding.weight(), request_.calibration,
@@ -287,7 +340,8 @@ bool Compression::can_tune() const {
   for (const BlockPlan& block : plan_.blocks)
     for (const LinearPlan& linear : block.linears)
       for (const PackedSize::Term& term : linear.size.terms)
-        signs += term.rank * (linear.size.shape.rows + term.columns);
+        signs += term.rank > 0 ? term.rank * (linear.size.shape.rows + term.columns)
+                               : linear.size.shape.rows * term.columns;
   if (signs <= kMostTunedSigns) return true;
   if (control_.on_progress)
     control_.on_progress({"tune", 0, 0, "left out: the model is too large to be tuned whole"});
@@ -302,7 +356,26 @@ bool Compression::find_tuned_blocks() {
                                 BlockStage::kTuned));
     if (tuned.back().file == nullptr) return false;
   }
+  if (!find_tuned_tables()) return false;
   blocks_ = std::move(tuned);
+  return true;
+}
+
+/// They lie behind the blocks, as one more.
+bool Compression::find_tuned_tables() {
+  if (plan_.table_widths.empty()) return true;
+  const StoredBlock stored =
+      store_.load(std::ssize(plan_.blocks), table_specs(plan_.table_widths), BlockStage::kTuned);
+  if (stored.file == nullptr) return false;
+  tables_.clear();
+  for (size_t t = 0; t < plan_.table_widths.size(); ++t) {
+    const std::span<const std::byte> bytes =
+        stored.file->find(shared_table_name(static_cast<int>(t)))->bytes;
+    Table& table = tables_.emplace_back();
+    table.width = plan_.table_widths[t];
+    table.entries.resize(bytes.size());
+    std::memcpy(table.entries.data(), bytes.data(), bytes.size());
+  }
   return true;
 }
 
@@ -317,9 +390,13 @@ void Compression::tune_blocks() {
   if (!request_.tune || schedule.steps == 0 || !can_tune()) return;
   tuned_ = true;
   if (find_tuned_blocks()) return;
+  learn_tables_once();
   FittedModel fitted;
-  for (size_t i = 0; i < blocks_.size(); ++i)
-    fitted.blocks.push_back(unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears));
+  fitted.tables = tables_;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    fitted.blocks.push_back(
+        unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears, tables_));
+  }
   const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
   const std::unique_ptr<Model> student = architecture_.load(checkpoint_, WeightMode::kAsStored);
   FittedModel tuned = tune({&manifest_, teacher.get(), student.get(), request_.calibration,
@@ -327,8 +404,11 @@ void Compression::tune_blocks() {
                            std::move(fitted), pool_, control_);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     store_.save(static_cast<int64_t>(i),
-                pack_block(plan_.blocks[i], checkpoint_, std::move(tuned.blocks[i])),
+                pack_block(plan_.blocks[i], checkpoint_, std::move(tuned.blocks[i]), tuned.tables),
                 BlockStage::kTuned);
+  }
+  if (!tuned.tables.empty()) {
+    store_.save(std::ssize(plan_.blocks), {table_files(tuned.tables), {}}, BlockStage::kTuned);
   }
   CHECK(find_tuned_blocks());
 }
@@ -337,8 +417,10 @@ CompressResult Compression::run() {
   find_stored_blocks();
   compress_missing_blocks();
   tune_blocks();
+  learn_tables_once();
+  const std::vector<FinishedTensor> tables = table_files(tables_);
   const WrittenModel written = write_model(
-      {request_.out, &checkpoint_, &manifest_, model_.get(), &plan_, &blocks_}, control_);
+      {request_.out, &checkpoint_, &manifest_, model_.get(), &plan_, &blocks_, &tables}, control_);
   CompressResult result;
   result.bits_per_weight_body = written.bits_per_weight_body;
   result.bits_per_weight_file = written.bits_per_weight_file;

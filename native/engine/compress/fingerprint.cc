@@ -89,6 +89,7 @@ Json stages_of(const CompressRequest& request) {
   JsonObject facts;
   facts.emplace_back("tune", Json(request.tune));
   facts.emplace_back("rates", Json(static_cast<int64_t>(stages.rates)));
+  facts.emplace_back("forms", Json(static_cast<int64_t>(stages.forms)));
   facts.emplace_back("gradient_windows", Json(stages.gradient_windows));
   facts.emplace_back("teacher_tokens", Json(stages.teacher_tokens));
   facts.emplace_back("absorb", training_of(stages.absorb));

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <set>
 
 #include "base/check.h"
 #include "compress/allocate.h"
 #include "compress/candidates.h"
 #include "compress/fit/factored/factored.h"
 #include "compress/fold.h"
+#include "formats/term.h"
 
 namespace subbit {
 namespace {
@@ -43,11 +45,11 @@ NormPlan plan_norm(const std::string& name, const BlockSpec& block, const Checkp
           folded ? static_cast<uint64_t>(tensor->count()) * sizeof(Half) : tensor->bytes.size()};
 }
 
-AllocationUnit unit_for(const LinearPlan& plan) {
+AllocationUnit unit_for(const LinearPlan& plan, CompressStages::Forms forms) {
   const LinearSpec& spec = *plan.spec;
   AllocationUnit unit;
   unit.name = spec.name;
-  unit.candidates = candidates_of(plan.size);
+  unit.candidates = candidates_of(plan.size, forms);
   // Damage to a model spreads over its weights: per weight, an equal error costs about the same in
   // every kind of linear (72 % of the KL sits in the MLP, which holds two thirds of the weights).
   unit.sensitivity = static_cast<double>(spec.shape.count());
@@ -77,9 +79,18 @@ void check_bits(double bits) {
               {{"option", "bits"}, {"expected", "above 0"}, {"actual", std::to_string(bits)}});
 }
 
+/// Notes which tables the chosen forms share, and counts them.
+void count_tables(CompressionPlan& plan) {
+  std::set<int64_t> widths;
+  for (const BlockPlan& block : plan.blocks)
+    for (const LinearPlan& linear : block.linears) widths.merge(table_widths(linear.size));
+  plan.table_widths.assign(widths.begin(), widths.end());
+  for (const int64_t width : plan.table_widths) plan.body_bytes += shared_table_bytes(width);
+}
+
 }  // namespace
 
-void allocate_terms(CompressionPlan& plan, double bits, CompressStages::Rates rates) {
+void allocate_terms(CompressionPlan& plan, double bits, const CompressStages& stages) {
   check_bits(bits);
   std::vector<AllocationUnit> units;
   plan.body_bytes = 0;
@@ -87,8 +98,9 @@ void allocate_terms(CompressionPlan& plan, double bits, CompressStages::Rates ra
   uint64_t least_bytes = 0;
   for (const BlockPlan& block : plan.blocks) {
     for (const LinearPlan& linear : block.linears) {
-      units.push_back(unit_for(linear));
-      if (rates == CompressStages::Rates::kUniform)  // the published recipe knows no other form
+      units.push_back(unit_for(linear, stages.forms));
+      if (stages.rates ==
+          CompressStages::Rates::kUniform)  // the published recipe knows no other form
         std::erase_if(units.back().candidates,
                       [](const Candidate& form) { return !is_factored(form.size); });
       plan.body_weights += linear.spec->shape.count();
@@ -97,9 +109,12 @@ void allocate_terms(CompressionPlan& plan, double bits, CompressStages::Rates ra
     for (const NormPlan& norm : block.norms) plan.body_bytes += norm.bytes;
   }
   const auto budget = static_cast<uint64_t>(bits * static_cast<double>(plan.body_weights) / 8.0);
-  const auto choose = rates == CompressStages::Rates::kUniform ? allocate_uniformly : allocate;
+  const auto choose =
+      stages.rates == CompressStages::Rates::kUniform ? allocate_uniformly : allocate;
   const std::vector<size_t> chosen =
-      budget < plan.body_bytes ? std::vector<size_t>{} : choose(units, budget - plan.body_bytes);
+      budget < plan.body_bytes
+          ? std::vector<size_t>{}
+          : allocate_with_tables(units, budget - plan.body_bytes, choose, table_widths);
   if (chosen.size() != units.size())
     refuse_bits(bits, least_bytes + plan.body_bytes, plan.body_weights);
 
@@ -113,11 +128,12 @@ void allocate_terms(CompressionPlan& plan, double bits, CompressStages::Rates ra
       ++next;
     }
   }
+  count_tables(plan);
 }
 
 CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
                                  const Checkpoint& checkpoint, double bits,
-                                 CompressStages::Rates rates) {
+                                 const CompressStages& stages) {
   CompressionPlan plan;
   for (const BlockSpec& block : manifest.blocks) {
     BlockPlan& planned = plan.blocks.emplace_back();
@@ -126,7 +142,7 @@ CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
     for (const std::string& norm : block.norms)
       planned.norms.push_back(plan_norm(norm, block, checkpoint));
   }
-  allocate_terms(plan, bits, rates);
+  allocate_terms(plan, bits, stages);
   return plan;
 }
 

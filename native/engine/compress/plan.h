@@ -35,6 +35,8 @@ struct BlockPlan {
 
 struct CompressionPlan {
   std::vector<BlockPlan> blocks;
+  /// Of the tables that linears share, in the order of their numbers. Their bytes are the body's.
+  std::vector<int64_t> table_widths;
   uint64_t body_bytes = 0;
   int64_t body_weights = 0;
 };
@@ -43,10 +45,10 @@ struct CompressionPlan {
 /// kInvalidOption, naming the least possible bits, when even the smallest forms do not fit.
 CompressionPlan plan_compression(const Manifest& manifest, const Model& model,
                                  const Checkpoint& checkpoint, double bits_per_weight,
-                                 CompressStages::Rates rates);
+                                 const CompressStages& stages);
 
 /// The second half of it: gives terms and bytes to an outline, whose linears have none yet and
 /// whose norms have their bytes, and counts the body.
-void allocate_terms(CompressionPlan& plan, double bits_per_weight, CompressStages::Rates rates);
+void allocate_terms(CompressionPlan& plan, double bits_per_weight, const CompressStages& stages);
 
 }  // namespace subbit

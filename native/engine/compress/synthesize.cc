@@ -181,7 +181,9 @@ SynthesizeResult synthesize(const SynthesizeRequest& request, JobControl& contro
   const ModelConfig config = architecture.parse_config(json, kWhere);
   CompressionPlan plan = outline(manifest, config);
   // Factored terms at one rate for all: an allocation has no weights to choose others by.
-  allocate_terms(plan, request.bits_per_weight, CompressStages::Rates::kUniform);
+  CompressStages stages;
+  stages.rates = CompressStages::Rates::kUniform;
+  allocate_terms(plan, request.bits_per_weight, stages);
   const std::vector<Invention> tensors = inventions(manifest, config, plan, request.seed);
 
   make_directories(request.out);

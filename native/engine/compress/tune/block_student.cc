@@ -44,7 +44,8 @@ BlockStudent::BlockStudent(const BlockPlace& place, BlockState state, float late
       pool_(pool),
       state_(std::move(state)),
       compute_(make_cpu_backend(pool)),
-      longest_(place.longest_window) {
+      longest_(place.longest_window),
+      tables_({place.tables.begin(), place.tables.end()}) {
   const ModelConfig& config = model_.config();
   model_.prepare(longest_);
   ActivationWidths widths = model_.activation_widths();
@@ -56,7 +57,8 @@ BlockStudent::BlockStudent(const BlockPlace& place, BlockState state, float late
   for (BlockLinear& linear : state_.linears) {
     Map& map = maps_.emplace_back();
     if (linear.fitted.has_value()) {
-      map.fitted = make_tuned_map(*linear.fitted, {latent_start, CodeRounding::kOn}, pool);
+      map.fitted =
+          make_tuned_map(*linear.fitted, {latent_start, CodeRounding::kOn, &tables_}, pool);
       tape_->set_map(linear.name, *map.fitted);
     } else {
       map.dense = std::make_unique<DenseMap>(std::move(linear.dense), linear.movement, pool);
@@ -129,6 +131,7 @@ void BlockStudent::step(const AdamStep& adam, const BlockRates& rates) {
     }
   }
   for (Norm& norm : norms_) norm.values.step(at(rates.scales));
+  tables_.drop_gradient();
   put_norms();
 }
 
@@ -138,6 +141,7 @@ void BlockStudent::drop_gradients() {
     if (map.fitted != nullptr) map.fitted->drop_gradients();
   }
   for (Norm& norm : norms_) norm.values.drop_gradient();
+  tables_.drop_gradient();
 }
 
 std::span<const float> BlockStudent::dense_gradient(size_t linear) const {

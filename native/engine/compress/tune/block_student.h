@@ -16,6 +16,7 @@
 #include "compress/fit/fitted_block.h"
 #include "compress/tune/dense_map.h"
 #include "compress/tune/tuned_map.h"
+#include "compress/tune/tuned_tables.h"
 #include "models/model.h"
 
 namespace subbit {
@@ -54,6 +55,7 @@ struct BlockPlace {
   Model* model = nullptr;  // its norms are replaced by the state's
   int64_t index = 0;
   int64_t longest_window = 0;
+  std::span<const Table> tables;  // of coded linears; they stand, for other blocks share them
 };
 
 /// Memory: 16 bytes a weight that is dense and moves, 4 of one that stands, 20 a sign; one window's
@@ -99,6 +101,7 @@ class BlockStudent {
   Buffer<float> keys_;
   Buffer<float> values_;
   int64_t longest_;
+  TunedTables tables_;
   std::vector<Map> maps_;
   std::vector<Norm> norms_;
   std::unique_ptr<TapeBackend> tape_;

@@ -4,44 +4,11 @@
 #include <variant>
 
 #include "base/check.h"
-#include "base/wide_loop.h"
+#include "compress/tune/row_scaling.h"
 #include "formats/signs/quantized_rows.h"
 #include "linalg/gemm.h"
 
 namespace subbit {
-namespace {
-
-constexpr int64_t kRowsPerTask = 8;
-constexpr int64_t kColumnsPerTask = 64;
-
-template <typename T>
-MatrixView<T> grow(Buffer<T>& buffer, int64_t rows, int64_t cols) {
-  if (buffer.size() < rows * cols) buffer = Buffer<T>(rows * cols);
-  return {buffer.data(), rows, cols};
-}
-
-/// out = in * diag(columns).
-void scale_columns(ConstMatrix in, std::span<const float> columns, Matrix out, ThreadPool& pool) {
-  wide_parallel_for(pool, in.rows, kRowsPerTask, [&](Range range) {
-    for (int64_t t = range.begin; t < range.end; ++t) {
-      const float* from = in.row(t);
-      float* to = out.row(t);
-      for (int64_t j = 0; j < in.cols; ++j) to[j] = from[j] * columns[static_cast<size_t>(j)];
-    }
-  });
-}
-
-void narrow(ConstMatrix in, MatrixView<BFloat16> out, ThreadPool& pool) {
-  wide_parallel_for(pool, in.rows, kRowsPerTask, [&](Range range) {
-    for (int64_t t = range.begin; t < range.end; ++t) {
-      const float* from = in.row(t);
-      BFloat16* to = out.row(t);
-      for (int64_t j = 0; j < in.cols; ++j) to[j] = to_bfloat16(from[j]);
-    }
-  });
-}
-
-}  // namespace
 
 FactoredMap::FactoredMap(const FittedLinear& linear, float start, CodeRounding rounding,
                          ThreadPool& pool)
@@ -87,16 +54,7 @@ void FactoredMap::backward(ConstMatrix x, ConstMatrix grad_y, std::span<const fl
   const Saved own = saved_in(saved, x.rows);
   const auto narrow_y = grow(grad_y_, grad_y.rows, grad_y.cols);
   const auto scaled_y = grow(scaled_grad_y_, grad_y.rows, grad_y.cols);
-  wide_parallel_for(pool_, grad_y.rows, kRowsPerTask, [&](Range range) {
-    for (int64_t t = range.begin; t < range.end; ++t) {
-      const float* from = grad_y.row(t);
-      const float* scales = post_.values().data();
-      BFloat16* plain = narrow_y.row(t);
-      BFloat16* scaled = scaled_y.row(t);
-      for (int64_t i = 0; i < grad_y.cols; ++i) plain[i] = to_bfloat16(from[i]);
-      for (int64_t i = 0; i < grad_y.cols; ++i) scaled[i] = to_bfloat16(from[i] * scales[i]);
-    }
-  });
+  narrow_gradient(grad_y, post_.values(), {narrow_y, scaled_y}, pool_);
   u_.gather({narrow_y, Transpose::kYes}, own.mid, pool_);
   const Matrix mid = grow(floats_, x.rows, u_.cols());
   gemm(scaled_y, u_.matrix(), mid, Accumulate::kOverwrite, pool_);
@@ -104,22 +62,8 @@ void FactoredMap::backward(ConstMatrix x, ConstMatrix grad_y, std::span<const fl
   narrow(mid, narrow_mid, pool_);
   v_.gather({narrow_mid, Transpose::kYes}, own.input, pool_);
   gemm(narrow_mid, v_.matrix(), grad_x, Accumulate::kOverwrite, pool_);
-  if (!pre_.empty()) undo_pre_scales(x, grad_x);
-}
-
-/// `grad` is that of diag(s_pre) x, and becomes that of x.
-void FactoredMap::undo_pre_scales(ConstMatrix x, Matrix grad) {
-  const std::span<float> scales_gradient = pre_.gradient();
-  // Columns are shared out, not rows, so that each sum runs over the tokens in order.
-  wide_parallel_for(pool_, x.cols, kColumnsPerTask, [&](Range range) {
-    for (int64_t t = 0; t < x.rows; ++t) {
-      const float* in = x.row(t);
-      const float* g = grad.row(t);
-      for (int64_t j = range.begin; j < range.end; ++j)
-        scales_gradient[static_cast<size_t>(j)] += in[j] * g[j];
-    }
-  });
-  scale_columns(grad, pre_.values(), grad, pool_);
+  if (pre_.empty()) return;
+  undo_column_scales(x, pre_.values(), pre_.gradient(), grad_x, pool_);
 }
 
 double FactoredMap::finish_gradients() {

@@ -41,7 +41,6 @@ class FactoredMap final : public TunedMap {
   };
   Saved saved_in(std::span<const float> saved, int64_t tokens) const;
   void narrow_activations(ConstMatrix values, MatrixView<BFloat16> out);
-  void undo_pre_scales(ConstMatrix x, Matrix grad);
 
   ThreadPool& pool_;
   CodeRounding rounding_;

@@ -55,6 +55,7 @@ Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& 
     : model_(*request.model),
       pool_(pool),
       fitted_(std::move(fitted)),
+      tables_(fitted_.tables),
       compute_(make_cpu_backend(pool)),
       pass_rows_(rows_of_a_pass(model_, request.longest_window)) {
   model_.prepare(pass_rows_);
@@ -70,7 +71,8 @@ Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& 
   for (size_t b = 0; b < fitted_.blocks.size(); ++b) {
     const FittedBlock& block = fitted_.blocks[b];
     for (const FittedLinear& linear : block.linears) {
-      maps_.push_back(make_tuned_map(linear, {request.latent_start, CodeRounding::kOn}, pool));
+      maps_.push_back(
+          make_tuned_map(linear, {request.latent_start, CodeRounding::kOn, &tables_}, pool));
       tape_->set_map(linear.name, *maps_.back());
     }
     for (size_t n = 0; n < block.norms.size(); ++n) {
@@ -160,6 +162,7 @@ double Student::finish_gradients() {
   double squares = 0.0;
   for (const auto& map : maps_) squares += map->finish_gradients();
   for (const Norm& norm : norms_) squares += norm.values.gradient_squares();
+  squares += tables_.gradient_squares();
   return std::sqrt(squares);
 }
 
@@ -168,6 +171,7 @@ void Student::step(const AdamStep& adam, const LearningRates& rates) {
   AdamStep scales = adam;
   latents.rate = rates.latents;
   scales.rate = rates.scales;
+  tables_.step(scales);  // first: codes are found among the entries there now are
   for (const auto& map : maps_) map->step(latents, scales);
   for (Norm& norm : norms_) norm.values.step(scales);
   put_norms();
@@ -176,9 +180,11 @@ void Student::step(const AdamStep& adam, const LearningRates& rates) {
 void Student::drop_gradients() {
   for (const auto& map : maps_) map->drop_gradients();
   for (Norm& norm : norms_) norm.values.drop_gradient();
+  tables_.drop_gradient();
 }
 
 void Student::list_state(StateArrays& state) {
+  tables_.list_state(state);
   for (size_t m = 0; m < maps_.size(); ++m) maps_[m]->list_state("map." + std::to_string(m), state);
   for (Norm& norm : norms_) norm.values.list_state("norm." + norm.name, state);
 }
@@ -190,6 +196,7 @@ FittedModel Student::fitted() const {
     for (FittedLinear& linear : block.linears) maps_[next++]->export_to(linear);
   for (const Norm& norm : norms_)
     result.blocks[norm.block].norms[norm.index].values = norm.values.values();
+  result.tables = tables_.tables();
   return result;
 }
 

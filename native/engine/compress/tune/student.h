@@ -18,6 +18,7 @@
 #include "compress/fit/fitted_block.h"
 #include "compress/tune/distillation.h"
 #include "compress/tune/tuned_map.h"
+#include "compress/tune/tuned_tables.h"
 #include "models/model.h"
 
 namespace subbit {
@@ -61,8 +62,8 @@ struct Lesson {
   HeadColumns columns;
 };
 
-/// Memory: 18 bytes a sign; one pass's tape (tape_backend.h) and its mirror; a window of logits
-/// over its columns, three times.
+/// Memory: 18 bytes a sign, CodedMap's for a coded linear; one pass's tape (tape_backend.h) and its
+/// mirror; a window of logits over its columns, three times.
 class Student {
  public:
   /// Starts from `fitted`. All that the request names must outlive this.
@@ -101,7 +102,8 @@ class Student {
 
   Model& model_;
   ThreadPool& pool_;
-  FittedModel fitted_;                             // as tuning began
+  FittedModel fitted_;  // as tuning began
+  TunedTables tables_;
   std::vector<std::vector<std::byte>> end_bytes_;  // the embeddings as they will be written
   std::vector<std::unique_ptr<TunedMap>> maps_;
   std::vector<Norm> norms_;

@@ -31,9 +31,12 @@ class TunedMap : public LinearMap {
   virtual void export_to(FittedLinear& linear) const = 0;
 };
 
+class TunedTables;  // compress/tune/tuned_tables.h
+
 struct TunedMapOptions {
-  float latent_start = 0.0f;  // as in SignLatents
+  float latent_start = 0.0f;  // as in SignLatents and CodeLatents
   CodeRounding rounding = CodeRounding::kOn;
+  TunedTables* tables = nullptr;  // what coded linears share; outlives their maps
 };
 
 /// The map for the form `linear` has.
