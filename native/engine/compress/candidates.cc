@@ -9,7 +9,6 @@
 #include "base/check.h"
 #include "compress/fit/coded/coded.h"
 #include "compress/fit/factored/factored.h"
-#include "formats/code84/code84.h"
 #include "formats/packed/layout.h"
 
 namespace subbit {
@@ -105,7 +104,7 @@ void add_codes(const PackedSize& outline, std::vector<Candidate>& candidates) {
   const Rate one{{sign}, kSignError};
   const Rate two{{sign, sign}, kTwoSignsError};
   const Rate half{{coded_term(Coding::kCode84, 0, cols)}, kCode84Error};
-  if (cols >= kCode84Columns) add_rates(outline, {half, one}, kCode84Columns, candidates);
+  if (cols >= kCodeWordColumns) add_rates(outline, {half, one}, kCodeWordColumns, candidates);
   add_rates(outline, {one, two}, kRunUnit, candidates);
 }
 

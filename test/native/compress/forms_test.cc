@@ -1,13 +1,17 @@
 // Whole compressions in every form a linear may take: files that load and weigh what was counted,
 // the same bytes however often interrupted and on any number of threads, nearer to the teacher once
 // tuned.
+#include <cmath>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "base/half.h"
 #include "base/rng.h"
 #include "engine.h"
 #include "io/checkpoint.h"
+#include "io/safetensors.h"
 #include "support/files.h"
 #include "support/test.h"
 
@@ -114,6 +118,54 @@ TEST(a_model_of_tables_is_the_same_bytes_on_any_number_of_threads_and_when_inter
   }
   run(request);
   EXPECT(file_of(request) == expected);
+}
+
+/// tiny-llama with linears as if trained ternary, each with one scale, in bfloat16.
+void write_ternary_model(const std::string& directory) {
+  const Checkpoint source = Checkpoint::open(test::fixture("models/tiny-llama"));
+  std::vector<TensorSpec> specs;
+  for (const TensorView& tensor : source.tensors()) {
+    const bool linear =
+        tensor.shape.size() == 2 && tensor.name.find("layers.") != std::string::npos;
+    specs.push_back({tensor.name, linear ? DType::kBF16 : tensor.dtype, tensor.shape});
+  }
+  std::filesystem::create_directories(directory);
+  SafetensorsWriter writer(directory + "/model.safetensors", specs, {{"format", "pt"}});
+  Rng rng(8);
+  for (const TensorView& tensor : source.tensors()) {
+    if (tensor.shape.size() != 2 || tensor.name.find("layers.") == std::string::npos) {
+      writer.write(tensor.name, tensor.bytes);
+      continue;
+    }
+    const auto scale = static_cast<float>(0.05 + 0.1 * rng.uniform());
+    std::vector<BFloat16> values;
+    for (int64_t i = 0; i < tensor.count(); ++i)
+      values.push_back(to_bfloat16(scale * static_cast<float>(std::floor(3 * rng.uniform()) - 1)));
+    writer.write(tensor.name, std::as_bytes(std::span(values)));
+  }
+  writer.commit();
+  std::filesystem::copy(test::fixture("models/tiny-llama/config.json"), directory + "/config.json");
+}
+
+TEST(a_model_trained_ternary_comes_back_exactly) {
+  const std::string directory = test::temporary_directory();
+  write_ternary_model(directory + "/ternary");
+  CompressRequest request = request_for(Forms::kCodes, directory + "/out");
+  request.source = directory + "/ternary";
+  request.tune = false;
+  const CompressResult result = run(request);
+  for (const CompressedLinear& linear : result.linears) {
+    EXPECT_EQ(linear.format, std::string("sign + sign"));
+    EXPECT_EQ(linear.weight_error, 0.0);
+    const UnpackedTensor packed = unpack_tensor(request.out, linear.name + ".packed");
+    EXPECT_EQ(packed.rows, linear.rows);
+    // q, k and v lie stacked, and so do gate and up; o and down are alone.
+    if (linear.name.find("o_proj") == std::string::npos &&
+        linear.name.find("down_proj") == std::string::npos)
+      continue;
+    const UnpackedTensor source = unpack_tensor(request.source, linear.name + ".weight");
+    EXPECT(packed.values == source.values);
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Rows are shared out among threads; what is added up over rows runs in their order.
 #include "compress/tune/code_latents.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -8,8 +9,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/wide_loop.h"
-#include "formats/code84/code84.h"
-#include "formats/signs/layout.h"
+#include "formats/term.h"
 
 namespace subbit {
 namespace {
@@ -54,33 +54,20 @@ CodeLatents::CodeLatents(CodedTerm term, int64_t rows, std::span<const Table> ta
       mean_(rows * term_.columns, 0.0f),
       square_(rows * term_.columns, 0.0f) {
   if (term_.coding == Coding::kTable) unit_ = table_gain(tables[static_cast<size_t>(term_.table)]);
-  CHECK(std::ssize(term_.codes) == rows * layout(tables).pieces);
+  CHECK(std::ssize(term_.codes) == rows * layout_of(term_, tables).pieces);
   start_latents(tables, start);
-}
-
-CodeLatents::Layout CodeLatents::layout(std::span<const Table> tables) const {
-  const int64_t pieces = pieces_of(term_, tables);
-  switch (term_.coding) {
-    case Coding::kSign:
-      return {pieces, 1, 1};
-    case Coding::kCode84:
-      return {pieces, kCode84Length, kChunk};
-    case Coding::kTable:
-      return {pieces, tables[static_cast<size_t>(term_.table)].width, 1};
-  }
-  return {};
 }
 
 Codebook CodeLatents::codebook(std::span<const Table> tables) const {
   std::vector<float> entries = entries_of(term_, tables);
   for (float& entry : entries) entry *= unit_;
-  return Codebook(entries, layout(tables).width);
+  return Codebook(entries, layout_of(term_, tables).width);
 }
 
 /// Tables: on the line to a neighbour, as far as the code still is the nearest. Signs and code
 /// words, whose entries lie around zero: between their entry and zero.
 void CodeLatents::start_latents(std::span<const Table> tables, float start) {
-  const Layout layout = this->layout(tables);
+  const CodeLayout layout = layout_of(term_, tables);
   const Codebook codebook = this->codebook(tables);
   std::vector<std::vector<int64_t>> neighbours;
   if (term_.coding == Coding::kTable) {
@@ -123,7 +110,7 @@ void CodeLatents::start_latents(std::span<const Table> tables, float start) {
 
 void CodeLatents::add_to(float gain, std::span<const Table> tables, Matrix q,
                          ThreadPool& pool) const {
-  const Layout layout = this->layout(tables);
+  const CodeLayout layout = layout_of(term_, tables);
   const std::vector<float> entries = entries_of(term_, tables);
   pool.parallel_for(rows_, kRowsPerTask, [&](Range range) {
     for (int64_t i = range.begin; i < range.end; ++i) {
@@ -141,7 +128,7 @@ void CodeLatents::add_to(float gain, std::span<const Table> tables, Matrix q,
 double CodeLatents::gather(ConstMatrix gradient, std::span<const float> row_scales, float gain,
                            std::span<const Table> tables, std::span<float> table_gradient,
                            ThreadPool& pool) const {
-  const Layout layout = this->layout(tables);
+  const CodeLayout layout = layout_of(term_, tables);
   const std::vector<float> entries = entries_of(term_, tables);
   // One sum for each run of rows, whichever thread does it.
   const int64_t runs = (rows_ + kRowsPerTask - 1) / kRowsPerTask;
@@ -199,7 +186,7 @@ void CodeLatents::step(ConstMatrix gradient, std::span<const float> row_scales,
 }
 
 void CodeLatents::find_codes(std::span<const Table> tables, ThreadPool& pool) {
-  const Layout layout = this->layout(tables);
+  const CodeLayout layout = layout_of(term_, tables);
   const Codebook codebook = this->codebook(tables);
   // The last piece of a row may be short: of its entries only the first columns count.
   const int64_t last_width = layout.width_of(layout.pieces - 1, term_.columns);

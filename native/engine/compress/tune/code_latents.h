@@ -3,7 +3,6 @@
 // (straight-through estimation, as for signs; for tables van den Oord et al. 2017).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -43,20 +42,6 @@ class CodeLatents {
   void list_state(const std::string& name, StateArrays& state);
 
  private:
-  /// How codes lie in a row of latents.
-  struct Layout {
-    int64_t pieces = 0;
-    int64_t width = 0;   // of a whole piece
-    int64_t stride = 1;  // between a piece's columns
-
-    int64_t first_of(int64_t piece) const {
-      return stride == 1 ? piece * width : piece / stride * stride * width + piece % stride;
-    }
-    int64_t width_of(int64_t piece, int64_t columns) const {
-      return stride == 1 ? std::min(width, columns - piece * width) : width;
-    }
-  };
-  Layout layout(std::span<const Table> tables) const;
   /// The entries in the latents' unit.
   Codebook codebook(std::span<const Table> tables) const;
   void start_latents(std::span<const Table> tables, float start);

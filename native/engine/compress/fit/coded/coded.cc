@@ -122,6 +122,21 @@ float largest(std::span<const float> values) {
 
 }  // namespace
 
+static_assert(kCodeWordColumns == kCode84Columns);
+
+CodeLayout layout_of(const CodedTerm& term, std::span<const Table> tables) {
+  const int64_t pieces = pieces_of(term, tables);
+  switch (term.coding) {
+    case Coding::kSign:
+      return {pieces, 1, 1};
+    case Coding::kCode84:
+      return {pieces, kCode84Length, kChunk};
+    case Coding::kTable:
+      return {pieces, table_of(term, tables).width, 1};
+  }
+  return {};
+}
+
 int64_t pieces_of(const CodedTerm& term, std::span<const Table> tables) {
   switch (term.coding) {
     case Coding::kSign:
@@ -135,19 +150,12 @@ int64_t pieces_of(const CodedTerm& term, std::span<const Table> tables) {
 }
 
 CodedPiece piece_at(const CodedTerm& term, std::span<const Table> tables, int64_t piece) {
+  const CodeLayout layout = layout_of(term, tables);
   CodedPiece result;
-  if (term.coding == Coding::kCode84) {
-    const int64_t block = piece / kChunk * kCode84Columns;
-    result.width = kCode84Length;
-    for (int64_t t = 0; t < kCode84Length; ++t)
-      result.columns[static_cast<size_t>(t)] =
-          term.first_column + block + t * kChunk + piece % kChunk;
-    return result;
-  }
-  const int64_t width = term.coding == Coding::kTable ? table_of(term, tables).width : 1;
-  result.width = std::min(width, term.columns - piece * width);
+  result.width = layout.width_of(piece, term.columns);
   for (int64_t k = 0; k < result.width; ++k)
-    result.columns[static_cast<size_t>(k)] = term.first_column + piece * width + k;
+    result.columns[static_cast<size_t>(k)] =
+        term.first_column + layout.first_of(piece) + k * layout.stride;
   return result;
 }
 
@@ -173,9 +181,7 @@ std::vector<float> coded_row(const CodedFit& fit, std::span<const Table> tables,
   std::vector<float> row(static_cast<size_t>(fit.shape.cols), 0.0f);
   for (const CodedTerm& term : fit.terms) {
     const std::vector<float> entries = entries_of(term, tables);
-    const int64_t whole = term.coding == Coding::kTable  ? table_of(term, tables).width
-                          : term.coding == Coding::kSign ? 1
-                                                         : kCode84Length;
+    const int64_t whole = layout_of(term, tables).width;
     const int64_t pieces = pieces_of(term, tables);
     for (int64_t p = 0; p < pieces; ++p) {
       const CodedPiece piece = piece_at(term, tables, p);

@@ -3,6 +3,7 @@
 // are found is fit_coded.h's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -73,6 +74,24 @@ struct CodedPiece {
   std::array<int64_t, 16> columns{};  // of the linear
   int64_t width = 0;                  // how many of them; the last piece of a row may be short
 };
+
+/// What the columns of a term of code words are a multiple of.
+inline constexpr int64_t kCodeWordColumns = 256;
+
+/// How the codes of a term lie in a row of its columns.
+struct CodeLayout {
+  int64_t pieces = 0;
+  int64_t width = 0;   // of a whole piece
+  int64_t stride = 1;  // between a piece's columns
+
+  int64_t first_of(int64_t piece) const {
+    return stride == 1 ? piece * width : piece / stride * stride * width + piece % stride;
+  }
+  int64_t width_of(int64_t piece, int64_t columns) const {
+    return stride == 1 ? std::min(width, columns - piece * width) : width;
+  }
+};
+CodeLayout layout_of(const CodedTerm& term, std::span<const Table> tables);
 
 /// How a term cuts its columns into pieces of one code each.
 int64_t pieces_of(const CodedTerm& term, std::span<const Table> tables);

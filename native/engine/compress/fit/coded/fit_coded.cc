@@ -19,6 +19,7 @@
 #include "base/wide_loop.h"
 #include "compress/fit/coded/codebook.h"
 #include "compress/fit/coded/tables.h"
+#include "compress/fit/coded/ternary.h"
 #include "linalg/cholesky.h"
 #include "linalg/gemm.h"
 
@@ -48,6 +49,14 @@ struct Group {
   int64_t first = 0;  // place of its first column in the order
 };
 
+/// A group with what its codes choose from.
+struct Search {
+  const Group* group = nullptr;
+  std::vector<Codebook> codebooks;          // of its terms, as its columns see them
+  std::vector<std::vector<float>> entries;  // the same, plain
+  std::vector<int64_t> entry_width;
+};
+
 class Fit {
  public:
   Fit(ConstMatrix w, const InputStatistics& inputs, const CodedOptions& options, ThreadPool& pool);
@@ -60,6 +69,7 @@ class Fit {
   void factor_inputs();
   void choose_codes();
   void choose_codes_of(size_t first_group, size_t end_group);
+  void choose_code(const Search& search, int64_t row, float* y);
   void refit_post();
   void refit_pre();
   double error();
@@ -208,9 +218,7 @@ Codebook seen_codebook(const CodedFit& fit, const CodedTerm& term, const Group& 
                        std::span<const Table> tables, ConstMatrix r) {
   const std::vector<float> entries = entries_of(term, tables);
   const CodedPiece& piece = group.columns;
-  const auto whole = std::ssize(entries) / (term.coding == Coding::kSign     ? 2
-                                            : term.coding == Coding::kCode84 ? 16
-                                                                             : 256);
+  const int64_t whole = layout_of(term, tables).width;
   std::vector<float> seen;
   for (int64_t e = 0; e * whole < std::ssize(entries); ++e) {
     for (int64_t k = 0; k < piece.width; ++k) {
@@ -238,12 +246,6 @@ void Fit::choose_codes_of(size_t first_group, size_t end_group) {
   } else {
     std::fill_n(before.values.data(), before.values.size(), 0.0f);
   }
-  struct Search {
-    const Group* group = nullptr;
-    std::vector<Codebook> codebooks;          // of its terms
-    std::vector<std::vector<float>> entries;  // plain
-    std::vector<int64_t> entry_width;
-  };
   std::vector<Search> searches;
   for (size_t g = first_group; g < end_group; ++g) {
     Search& search = searches.emplace_back();
@@ -252,44 +254,51 @@ void Fit::choose_codes_of(size_t first_group, size_t end_group) {
       const CodedTerm& term = fit_.terms[t];
       search.codebooks.push_back(seen_codebook(fit_, term, groups_[g], options_.tables, r_.view));
       search.entries.push_back(entries_of(term, options_.tables));
-      search.entry_width.push_back(piece_at(term, options_.tables, 0).width);
+      search.entry_width.push_back(layout_of(term, options_.tables).width);
     }
   }
   wide_parallel_for(pool_, source_.rows, kRowsPerTask, [&](Range range) {
     for (int64_t i = range.begin; i < range.end; ++i) {
-      const float post = fit_.s_post[static_cast<size_t>(i)];
-      const float inverse = post != 0.0f ? 1.0f / post : 0.0f;
-      float* q = q_.view.row(i);
       for (const Search& search : searches) {
         const Group& group = *search.group;
-        float y[Codebook::kMostWidth];
-        float sum[Codebook::kMostWidth] = {};
         const float* target = target_.view.row(i) + group.first;
         float* carried = before.view.row(i) + (group.first - begin);
+        const float* q = q_.view.row(i);
         for (int64_t j = begin; j < group.first; ++j) {
           const float* r = r_.view.row(j) + group.first;
           for (int64_t k = 0; k < group.columns.width; ++k) carried[k] += q[j] * r[k];
         }
-        for (int64_t k = 0; k < group.columns.width; ++k) y[k] = (target[k] - carried[k]) * inverse;
-        for (size_t t = 0; t < group.terms.size(); ++t) {
-          CodedTerm& term = fit_.terms[group.terms[t]];
-          const Codebook& codebook = search.codebooks[t];
-          const uint8_t code = codebook.nearest(y);
-          const int64_t pieces = std::ssize(term.codes) / source_.rows;
-          term.codes[static_cast<size_t>(i * pieces + group.piece)] = code;
-          const float* entry = search.entries[t].data() + code * search.entry_width[t];
-          for (int64_t k = 0; k < group.columns.width; ++k) {
-            y[k] -= codebook.entry(code)[k];
-            sum[k] += term.gain * entry[k];
-          }
-        }
-        for (int64_t k = 0; k < group.columns.width; ++k) {
-          const int64_t column = group.columns.columns[static_cast<size_t>(k)];
-          q[group.first + k] = post * sum[k] * fit_.s_pre[static_cast<size_t>(column)];
-        }
+        float y[Codebook::kMostWidth];
+        for (int64_t k = 0; k < group.columns.width; ++k) y[k] = target[k] - carried[k];
+        choose_code(search, i, y);
       }
     }
   });
+}
+
+/// What is left of `y`, the sum that one row's group is to come to, goes from term to term.
+void Fit::choose_code(const Search& search, int64_t row, float* y) {
+  const Group& group = *search.group;
+  const float post = fit_.s_post[static_cast<size_t>(row)];
+  const float inverse = post != 0.0f ? 1.0f / post : 0.0f;
+  float sum[Codebook::kMostWidth] = {};
+  for (int64_t k = 0; k < group.columns.width; ++k) y[k] *= inverse;
+  for (size_t t = 0; t < group.terms.size(); ++t) {
+    CodedTerm& term = fit_.terms[group.terms[t]];
+    const Codebook& codebook = search.codebooks[t];
+    const uint8_t code = codebook.nearest(y);
+    const int64_t pieces = std::ssize(term.codes) / source_.rows;
+    term.codes[static_cast<size_t>(row * pieces + group.piece)] = code;
+    const float* entry = search.entries[t].data() + code * search.entry_width[t];
+    for (int64_t k = 0; k < group.columns.width; ++k) {
+      y[k] -= codebook.entry(code)[k];
+      sum[k] += term.gain * entry[k];
+    }
+  }
+  for (int64_t k = 0; k < group.columns.width; ++k) {
+    const int64_t column = group.columns.columns[static_cast<size_t>(k)];
+    q_.view.at(row, group.first + k) = post * sum[k] * fit_.s_pre[static_cast<size_t>(column)];
+  }
 }
 
 /// Each row's scale is the best there is for its codes.
@@ -418,6 +427,7 @@ CodedFit Fit::run(const CodedStep& before_round) {
 CodedFit fit_coded(ConstMatrix w, const InputStatistics& inputs, const CodedOptions& options,
                    ThreadPool& pool, const CodedStep& before_round) {
   CHECK(options.size != nullptr && options.rounds > 0);
+  if (std::optional<CodedFit> exact = exact_ternary(w, *options.size)) return *std::move(exact);
   return Fit(w, inputs, options, pool).run(before_round);
 }
 

@@ -30,6 +30,7 @@ struct CodedOptions {
 /// Called before every round with its index; may throw to end the work.
 using CodedStep = std::function<void(int round)>;
 
+/// A matrix that is ternary comes out exactly where two signs a weight are asked for (ternary.h).
 /// Throws kNonFinite when `w` or a statistic is not finite. The same values and options give the
 /// same fit on any number of threads.
 /// Memory beside `w`: (4 rows cols + 3 cols^2) floats.
