@@ -46,7 +46,7 @@ struct TinyBlock {
     moments = stream.observe(0, control);
     stream.advance_teacher(0, control);
     data = {&stream.compressed(), &stream.teacher(), inverse_variances(stream.teacher(), pool)};
-    place = {model.get(), 0, stream.longest_window()};
+    place = {model.get(), 0, stream.longest_window(), {}};
   }
 
   /// All linears as floats, standing.
