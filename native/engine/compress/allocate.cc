@@ -2,7 +2,9 @@
 #include "compress/allocate.h"
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
+#include <utility>
 
 #include "base/check.h"
 #include "formats/term.h"
@@ -80,53 +82,59 @@ std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t bud
 
 namespace {
 
-/// The candidates of every unit that need no tables but those allowed.
+/// The candidates of every unit that need no tables but those of one set, and what the set weighs.
 struct Restricted {
   std::vector<AllocationUnit> units;
   std::vector<std::vector<size_t>> indices;  // of the candidates in the whole
-  bool possible = true;
+  uint64_t table_bytes = 0;
 };
 
-Restricted restrict_to(std::span<const AllocationUnit> units, const std::set<int64_t>& allowed,
-                       const std::function<std::set<int64_t>(const PackedSize&)>& widths) {
+std::optional<Restricted> restrict_to(std::span<const AllocationUnit> units,
+                                      const std::set<int64_t>& allowed, const TablesOf& tables) {
   Restricted result;
+  for (const int64_t width : allowed) result.table_bytes += shared_table_bytes(width);
   for (const AllocationUnit& unit : units) {
     AllocationUnit& own = result.units.emplace_back(unit);
     std::vector<size_t>& indices = result.indices.emplace_back();
     own.candidates.clear();
     for (size_t i = 0; i < unit.candidates.size(); ++i) {
-      const std::set<int64_t> needed = widths(unit.candidates[i].size);
+      const std::set<int64_t> needed = tables(unit.candidates[i].size);
       if (!std::includes(allowed.begin(), allowed.end(), needed.begin(), needed.end())) continue;
       own.candidates.push_back(unit.candidates[i]);
       indices.push_back(i);
     }
-    result.possible = result.possible && !own.candidates.empty();
+    if (own.candidates.empty()) return std::nullopt;
+  }
+  return result;
+}
+
+/// One for each set of tables with which every unit has a candidate.
+std::vector<Restricted> restrictions_of(std::span<const AllocationUnit> units,
+                                        const TablesOf& tables) {
+  std::set<int64_t> all;
+  for (const AllocationUnit& unit : units)
+    for (const Candidate& candidate : unit.candidates) all.merge(tables(candidate.size));
+  const std::vector<int64_t> choices(all.begin(), all.end());
+  std::vector<Restricted> result;
+  for (size_t mask = 0; mask < size_t{1} << choices.size(); ++mask) {
+    std::set<int64_t> allowed;
+    for (size_t t = 0; t < choices.size(); ++t)
+      if ((mask >> t & 1) != 0) allowed.insert(choices[t]);
+    if (std::optional<Restricted> restricted = restrict_to(units, allowed, tables))
+      result.push_back(*std::move(restricted));
   }
   return result;
 }
 
 }  // namespace
 
-std::vector<size_t> allocate_with_tables(
-    std::span<const AllocationUnit> units, uint64_t budget, Allocator* allocator,
-    const std::function<std::set<int64_t>(const PackedSize&)>& widths) {
-  std::set<int64_t> all;
-  for (const AllocationUnit& unit : units)
-    for (const Candidate& candidate : unit.candidates) all.merge(widths(candidate.size));
-  const std::vector<int64_t> choices(all.begin(), all.end());
+std::vector<size_t> allocate_with_tables(std::span<const AllocationUnit> units, uint64_t budget,
+                                         Allocator* allocator, const TablesOf& tables) {
   std::vector<size_t> best;
   double least = 0.0;
-  for (size_t mask = 0; mask < size_t{1} << choices.size(); ++mask) {
-    std::set<int64_t> allowed;
-    uint64_t table_bytes = 0;
-    for (size_t t = 0; t < choices.size(); ++t) {
-      if ((mask >> t & 1) == 0) continue;
-      allowed.insert(choices[t]);
-      table_bytes += shared_table_bytes(choices[t]);
-    }
-    const Restricted restricted = restrict_to(units, allowed, widths);
-    if (!restricted.possible || table_bytes > budget) continue;
-    const std::vector<size_t> chosen = allocator(restricted.units, budget - table_bytes);
+  for (const Restricted& restricted : restrictions_of(units, tables)) {
+    if (restricted.table_bytes > budget) continue;
+    const std::vector<size_t> chosen = allocator(restricted.units, budget - restricted.table_bytes);
     if (chosen.size() != units.size()) continue;
     double damage = 0.0;
     for (size_t u = 0; u < chosen.size(); ++u)
@@ -137,6 +145,17 @@ std::vector<size_t> allocate_with_tables(
     for (size_t u = 0; u < chosen.size(); ++u) best.push_back(restricted.indices[u][chosen[u]]);
   }
   return best;
+}
+
+uint64_t least_with_tables(std::span<const AllocationUnit> units, const TablesOf& tables) {
+  uint64_t least = UINT64_MAX;
+  for (const Restricted& restricted : restrictions_of(units, tables)) {
+    uint64_t bytes = restricted.table_bytes;
+    for (const AllocationUnit& unit : restricted.units)
+      bytes += unit.candidates[hull_of(unit.candidates)[0]].bytes;
+    least = std::min(least, bytes);
+  }
+  return least;
 }
 
 std::vector<size_t> allocate_uniformly(std::span<const AllocationUnit> units, uint64_t budget) {

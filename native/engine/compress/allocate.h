@@ -38,12 +38,16 @@ struct AllocationUnit {
 /// step of each unit. Empty when the smallest candidates do not fit.
 std::vector<size_t> allocate(std::span<const AllocationUnit> units, uint64_t budget);
 
+/// The tables that a form needs, by their widths.
+using TablesOf = std::function<std::set<int64_t>(const PackedSize&)>;
+
 /// Where candidates share tables, which cost bytes once: of all sets of tables the one with which
-/// `allocator` (one of these two) leaves the least damage. `widths` gives a candidate's tables.
+/// `allocator` (one of these two) leaves the least damage.
 using Allocator = std::vector<size_t>(std::span<const AllocationUnit> units, uint64_t budget);
-std::vector<size_t> allocate_with_tables(
-    std::span<const AllocationUnit> units, uint64_t budget, Allocator* allocator,
-    const std::function<std::set<int64_t>(const PackedSize&)>& widths);
+std::vector<size_t> allocate_with_tables(std::span<const AllocationUnit> units, uint64_t budget,
+                                         Allocator* allocator, const TablesOf& tables);
+/// The least budget with which that succeeds.
+uint64_t least_with_tables(std::span<const AllocationUnit> units, const TablesOf& tables);
 
 /// The published rule, to compare with: every linear the same rate, in its largest candidate within
 /// it, the rate as high as `budget` allows. Empty when the smallest candidates do not fit.

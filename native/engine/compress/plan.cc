@@ -56,11 +56,6 @@ AllocationUnit unit_for(const LinearPlan& plan, CompressStages::Forms forms) {
   return unit;
 }
 
-uint64_t least_of(const AllocationUnit& unit) {
-  const auto fewer = [](const Candidate& a, const Candidate& b) { return a.bytes < b.bytes; };
-  return std::min_element(unit.candidates.begin(), unit.candidates.end(), fewer)->bytes;
-}
-
 [[noreturn]] void refuse_bits(double asked, uint64_t least_bytes, int64_t weights) {
   // Rounded up to three digits, so that asking for the number named works.
   const double least = std::ceil(bits_per_weight(least_bytes, weights) * 1000.0) / 1000.0;
@@ -95,7 +90,6 @@ void allocate_terms(CompressionPlan& plan, double bits, const CompressStages& st
   std::vector<AllocationUnit> units;
   plan.body_bytes = 0;
   plan.body_weights = 0;
-  uint64_t least_bytes = 0;
   for (const BlockPlan& block : plan.blocks) {
     for (const LinearPlan& linear : block.linears) {
       units.push_back(unit_for(linear, stages.forms));
@@ -104,7 +98,6 @@ void allocate_terms(CompressionPlan& plan, double bits, const CompressStages& st
         std::erase_if(units.back().candidates,
                       [](const Candidate& form) { return !is_factored(form.size); });
       plan.body_weights += linear.spec->shape.count();
-      least_bytes += least_of(units.back());
     }
     for (const NormPlan& norm : block.norms) plan.body_bytes += norm.bytes;
   }
@@ -116,7 +109,7 @@ void allocate_terms(CompressionPlan& plan, double bits, const CompressStages& st
           ? std::vector<size_t>{}
           : allocate_with_tables(units, budget - plan.body_bytes, choose, table_widths);
   if (chosen.size() != units.size())
-    refuse_bits(bits, least_bytes + plan.body_bytes, plan.body_weights);
+    refuse_bits(bits, least_with_tables(units, table_widths) + plan.body_bytes, plan.body_weights);
 
   size_t next = 0;
   for (BlockPlan& block : plan.blocks) {

@@ -126,6 +126,27 @@ TEST(the_budget_goes_to_whichever_kind_of_form_lowers_the_error_most) {
   EXPECT(allocate(units, 30) == (std::vector<size_t>{0, 1}));
 }
 
+TEST(a_table_is_paid_for_once_and_only_if_it_is_worth_it) {
+  // Two linears, each either of 1,000 bytes or of 500 with a table of 256 x 8.
+  AllocationUnit unit;
+  unit.sensitivity = 1.0;
+  PackedSize plain;
+  plain.shape = {64, 64};
+  PackedSize tabled = plain;
+  tabled.terms.push_back({5, 0, 64, false, 0, 8});
+  unit.candidates = {{plain, 1000, 0.5}, {tabled, 500, 0.1}};
+  const std::vector<AllocationUnit> units = {unit, unit};
+  const TablesOf tables = [](const PackedSize& size) {
+    std::set<int64_t> widths;
+    for (const PackedSize::Term& term : size.terms) widths.insert(term.table_width);
+    return widths;
+  };
+  EXPECT_EQ(least_with_tables(units, tables), uint64_t{2000});
+  EXPECT(allocate_with_tables(units, 1999, allocate, tables).empty());
+  EXPECT(allocate_with_tables(units, 3047, allocate, tables) == (std::vector<size_t>{0, 0}));
+  EXPECT(allocate_with_tables(units, 3048, allocate, tables) == (std::vector<size_t>{1, 1}));
+}
+
 TEST(uniform_rates_are_the_highest_that_all_fit_in) {
   const std::vector<AllocationUnit> units = model_of(2);
   uint64_t least = 0;

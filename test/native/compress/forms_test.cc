@@ -83,7 +83,7 @@ TEST(every_form_makes_a_model_that_loads_and_weighs_what_was_counted) {
 TEST(tuned_codes_come_nearer_to_the_teacher_than_fitted_ones) {
   for (const Forms forms : {Forms::kTables, Forms::kCodes}) {
     CompressRequest request = request_for(forms, test::temporary_directory() + "/out");
-    request.bits_per_weight = forms == Forms::kTables ? 3.0 : 2.0;
+    request.bits_per_weight = forms == Forms::kTables ? 4.0 : 2.0;
     request.tune = false;
     run(request);
     const double plain = divergence_of(request);
