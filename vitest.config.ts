@@ -15,7 +15,7 @@ export default defineConfig({
         test: {
           name: "subbit",
           include: ["test/**/*.test.ts"],
-          exclude: rules,
+          exclude: [...rules, "test/package/**"],
           globalSetup: ["test/support/build.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,

@@ -15,7 +15,7 @@ constexpr int64_t kWeightsPerTask = 4096;
 
 /// In runs of fixed length, so that threads do not change the sum.
 double sum_of_squares(std::span<const float> values, ThreadPool& pool) {
-  const auto count = std::ssize(values);
+  const int64_t count = std::ssize(values);
   std::vector<double> sums(static_cast<size_t>((count + kWeightsPerTask - 1) / kWeightsPerTask));
   pool.parallel_for(std::ssize(sums), 1, [&](Range range) {
     for (int64_t run = range.begin; run < range.end; ++run) {

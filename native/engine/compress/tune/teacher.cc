@@ -80,7 +80,7 @@ std::vector<TrainingWindow> Teacher::write(const TeacherText& text,
   Rng seeds(text.seed);
   std::vector<TrainingWindow> windows;
   while (std::ssize(windows) < text.windows) {
-    const int64_t sequences = std::min(kSequences, text.windows - std::ssize(windows));
+    const int64_t sequences = std::min<int64_t>(kSequences, text.windows - std::ssize(windows));
     const int64_t before = std::ssize(windows) * text.tokens;
     for (TrainingWindow& window :
          write_batch(sequences, text, seeds.next(), [&](int64_t tokens) { step(before + tokens); }))

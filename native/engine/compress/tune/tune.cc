@@ -260,7 +260,7 @@ std::string Tuning::state_key() const {
                 static_cast<double>(schedule.latent_start));
   std::string key = rates;
   for (const int64_t number : {schedule.steps, schedule.tokens_per_step, schedule.teacher_tokens,
-                               std::ssize(request_.windows), longest(request_.windows)})
+                               int64_t{std::ssize(request_.windows)}, longest(request_.windows)})
     key.append(" ").append(std::to_string(number));
   return key.append(" seed ").append(std::to_string(request_.seed));
 }
