@@ -1,7 +1,7 @@
 // Macs: the matrix units are reachable through Accelerate alone, and are worth several times what
 // NEON can do. Its sums have an order of Apple's choosing: results may depend on the shape of the
-// call, never on our thread count.
-#if defined(__APPLE__)
+// call, never on our thread count. SUBBIT_CBLAS: any CBLAS in Accelerate's place, for the tests.
+#if defined(__APPLE__) || defined(SUBBIT_CBLAS)
 
 #include <algorithm>
 #include <climits>
@@ -78,4 +78,4 @@ void gemm_accelerate(const GemmOperand& a, const GemmOperand& b, Matrix c, Accum
 
 }  // namespace subbit
 
-#endif  // __APPLE__
+#endif  // __APPLE__ || SUBBIT_CBLAS
