@@ -2,7 +2,11 @@
 # with -Dsubbit_tests=1 the engine's tests. Files and flags come from native/sources.json.
 {
   "variables": {
-    "subbit_tests%": 0
+    "subbit_tests%": 0,
+    # A process that has not loaded CoreGraphics is given no default Metal device.
+    "apple_libraries": [
+      "-framework Accelerate", "-framework Metal", "-framework CoreGraphics", "-lobjc"
+    ]
   },
   "target_defaults": {
     # node-gyp's defaults (C++17, no exceptions, no RTTI) are for Node itself, not for addons.
@@ -13,7 +17,7 @@
       "<!@(node -p \"require('./native/sources.json').flags.join(' ')\")"
     ],
     "defines": ["NDEBUG"],
-    "include_dirs": ["native/engine"],
+    "include_dirs": ["native/engine", "."],
     "conditions": [
       # GCC 12 sees overlaps of 2^63 bytes in plain concatenations of std::string (bug 105651).
       ["OS=='linux'", { "cflags_cc": ["-Wno-restrict"] }]
@@ -34,7 +38,23 @@
     {
       "target_name": "subbit_engine",
       "type": "static_library",
-      "sources": ["<!@(node -p \"require('./native/sources.json').engine.join(' ')\")"]
+      "sources": ["<!@(node -p \"require('./native/sources.json').engine.join(' ')\")"],
+      "conditions": [
+        ["OS=='mac'", {
+          "sources": [
+            "<!@(node -p \"require('./native/sources.json').metal.join(' ')\")",
+            "<(INTERMEDIATE_DIR)/shader_files.cc"
+          ],
+          "actions": [
+            {
+              "action_name": "shaders",
+              "inputs": ["scripts/build-shaders.js"],
+              "outputs": ["<(INTERMEDIATE_DIR)/shader_files.cc"],
+              "action": ["node", "scripts/build-shaders.js", "<(INTERMEDIATE_DIR)/shader_files.cc"]
+            }
+          ]
+        }]
+      ]
     },
     {
       "target_name": "subbit",
@@ -44,7 +64,7 @@
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["<!@(node -p \"require('./native/sources.json').addon_defines.join(' ')\")"],
       "conditions": [
-        ["OS=='mac'", { "libraries": ["-framework Accelerate"] }],
+        ["OS=='mac'", { "libraries": ["<@(apple_libraries)"] }],
         ["OS!='mac'", { "ldflags": ["-pthread"] }]
       ]
     }
@@ -57,11 +77,29 @@
           "type": "executable",
           "dependencies": ["subbit_engine"],
           "sources": ["<!@(node -p \"require('./native/sources.json').tests.join(' ')\")"],
-          "include_dirs": ["test", "."],
+          "include_dirs": ["test"],
           "defines": ["SUBBIT_TEST_ROOT=\"<(module_root_dir)/test\""],
           "conditions": [
-            ["OS=='mac'", { "libraries": ["-framework Accelerate"] }],
-            ["OS!='mac'", { "ldflags": ["-pthread"] }]
+            ["OS=='mac'", {
+              "libraries": ["<@(apple_libraries)"]
+            }],
+            ["OS!='mac'", {
+              "ldflags": ["-pthread"],
+              "sources": [
+                "<!@(node -p \"require('./native/sources.json').metal.join(' ')\")",
+                "<(INTERMEDIATE_DIR)/shader_files.cc"
+              ],
+              "actions": [
+                {
+                  "action_name": "shaders",
+                  "inputs": ["scripts/build-shaders.js"],
+                  "outputs": ["<(INTERMEDIATE_DIR)/shader_files.cc"],
+                  "action": [
+                    "node", "scripts/build-shaders.js", "<(INTERMEDIATE_DIR)/shader_files.cc"
+                  ]
+                }
+              ]
+            }]
           ]
         }
       ]

@@ -15,6 +15,7 @@ export type ErrorCode =
   | "FILE_ERROR"
   | "NO_NATIVE_BINARY"
   | "DEVICE_UNAVAILABLE"
+  | "DEVICE_LOST"
   | "CONTEXT_OVERFLOW"
   | "INVALID_OPTION"
   | "NON_FINITE"
@@ -30,6 +31,7 @@ const codes: ReadonlySet<string> = new Set<ErrorCode>([
   "FILE_ERROR",
   "NO_NATIVE_BINARY",
   "DEVICE_UNAVAILABLE",
+  "DEVICE_LOST",
   "CONTEXT_OVERFLOW",
   "INVALID_OPTION",
   "NON_FINITE",

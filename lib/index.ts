@@ -7,6 +7,7 @@ export {
   compress,
   type LayerReport,
 } from "./compress.js";
+export { type Device, type DoctorReport, doctor, type KernelReport } from "./device.js";
 export { type ErrorCode, type ErrorDetails, ModelError } from "./errors.js";
 export { type Evaluation, evaluate } from "./evaluate.js";
 export type {
@@ -28,7 +29,6 @@ export {
   systemMemory,
 } from "./memory.js";
 export {
-  type Device,
   loadModel,
   type MemoryReport,
   type Model,

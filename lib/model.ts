@@ -1,9 +1,8 @@
 /**
  * A loaded model: the native one, its tokenizer, and the generations under way, which end with it.
  */
-import { cpus } from "node:os";
-
 import { checkChoice, invalidOption } from "./check.js";
+import { type Device, deviceOf, verdictsFile } from "./device.js";
 import { ModelError } from "./errors.js";
 import { Generation } from "./generation.js";
 import { runJob } from "./job.js";
@@ -31,13 +30,6 @@ export interface ModelInfo {
   hiddenSize: number;
   /** The engine's own loading time; the tokenizer is built later, on first use. */
   loadMs: number;
-}
-
-export interface Device {
-  backend: "cpu";
-  /** The processor's own name. */
-  name: string;
-  threads: number;
 }
 
 export interface ScoreResult {
@@ -113,10 +105,11 @@ export async function loadModel(
   options: LoadOptions = {},
 ): Promise<Model> {
   const { signal, onProgress, cacheDir, ...request } = resolveLoad(options);
+  const verdicts = verdictsFile(cacheDir);
   signal?.throwIfAborted();
   const { path, tokenizerFiles, bosTokenId } = await resolveSource(source);
   const tokenizerBytes = await tokenizerBytesOf(tokenizerFiles);
-  const full = { ...request, path, tokenizerBytes, unpackToFloat: false };
+  const full = { ...request, path, tokenizerBytes, verdicts, unpackToFloat: false };
   const native = await runJob((report) => nativeAddon().loadModel(full, report), {
     signal,
     onProgress,
@@ -156,11 +149,7 @@ class LoadedModel implements Model {
       hiddenSize: facts.hiddenSize,
       loadMs: facts.loadMs,
     });
-    this.device = Object.freeze({
-      backend: "cpu",
-      name: cpus()[0]?.model.trim() ?? "unknown",
-      threads: facts.threads,
-    });
+    this.device = deviceOf(facts);
   }
 
   generate(prompt: string, options: GenerateOptions = {}): Generation {

@@ -34,6 +34,35 @@ export interface NativeLoadRequest {
   onInsufficientMemory?: "throw" | "shrink-context" | "ignore";
   /** What the tokenizer will add, for the plan. */
   tokenizerBytes?: number;
+  /** Left out: the processor. */
+  device?: "auto" | "metal" | "cpu";
+  /** A file that remembers which devices have proved themselves. */
+  verdicts?: string;
+}
+
+export interface NativeDevice {
+  backend: "metal" | "cpu";
+  /** The GPU's own; empty for the processor. */
+  name: string;
+  /** Why it is not the GPU although that was welcome; else empty. */
+  reason: string;
+}
+
+export interface NativeDoctorReport {
+  version: string;
+  signKernel: string;
+  performanceCores: number;
+  /** Why there is no `gpu`. */
+  gpuReason: string;
+  gpu?: {
+    name: string;
+    system: string;
+    family: number;
+    maxBufferBytes: number;
+    workingSetBytes: number;
+    threadgroupBytes: number;
+    kernels: { name: string; usable: boolean; maxThreads: number; reason: string }[];
+  };
 }
 
 export interface NativeMemoryRequest {
@@ -122,6 +151,7 @@ export interface NativeModelFacts {
   bosTokenIds: number[];
   eosTokenIds: number[];
   threads: number;
+  device: NativeDevice;
   loadMs: number;
   weightBytesPerToken: number;
   kvBytesPerPosition: number;
@@ -294,6 +324,7 @@ export interface NativeAddon {
   inspect(path: string): Promise<NativeInspection>;
   estimateMemory(request: NativeMemoryRequest): Promise<NativeMemoryEstimate>;
   systemMemory(): NativeSystemMemory;
+  doctor(): Promise<NativeDoctorReport>;
   unpackTensor(
     path: string,
     name: string,
@@ -307,9 +338,10 @@ let loaded: NativeAddon | undefined;
  * @throws ModelError NO_NATIVE_BINARY, which lists what was looked for and says how to build.
  */
 export function nativeAddon(): NativeAddon {
+  // Who built one means it: a prebuilt one in a clone is whatever was shipped last.
   loaded ??= loadAddon([
-    join(packageRoot, "prebuilds", `${process.platform}-${process.arch}`, "subbit.node"),
     join(packageRoot, "build", "Release", "subbit.node"),
+    join(packageRoot, "prebuilds", `${process.platform}-${process.arch}`, "subbit.node"),
   ]);
   return loaded;
 }

@@ -21,6 +21,9 @@ const float32Max = 3.4e38;
 /** The number formats a KV cache may have. */
 export const kvCaches = ["f16", "f32"] as const;
 
+/** What a model may be told to run on. */
+export const devices = ["auto", "metal", "cpu"] as const;
+
 /** Options of every call that runs the engine. */
 export interface WorkOptions {
   /** Threads of the engine. Default: the machine's performance cores. */
@@ -55,6 +58,12 @@ export interface LoadOptions extends WorkOptions, CacheOptions {
    * (default), take the largest context that fits, or load all the same.
    */
   onInsufficientMemory?: "throw" | "shrink-context" | "ignore";
+  /**
+   * What to run on. `"auto"` (default) takes the GPU of a Mac once it has given the processor's
+   * answers on this very model, else the processor: `model.device.reason` says why. `"metal"` takes
+   * the GPU or fails.
+   */
+  device?: (typeof devices)[number];
 }
 
 export interface EstimateOptions {
@@ -260,6 +269,7 @@ export function resolveLoad(options: LoadOptions) {
     "onProgress",
     "contextLength",
     "kvCache",
+    "device",
     "cacheDir",
     "memoryBudget",
     "onInsufficientMemory",
@@ -274,6 +284,7 @@ export function resolveLoad(options: LoadOptions) {
       options.onInsufficientMemory ?? "throw",
       ["throw", "shrink-context", "ignore"],
     ),
+    device: checkChoice("device", options.device ?? "auto", devices),
     cacheDir: cacheDirOf(options.cacheDir),
     signal: checkSignal("signal", options.signal),
     onProgress: checkListener("onProgress", options.onProgress),

@@ -10,8 +10,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /**
- * @typedef {{ flags: string[], addon_defines: string[], engine: string[], binding: string[],
- *   tests: string[], fuzz: string[], bench: string[] }} Sources
+ * @typedef {{ flags: string[], addon_defines: string[], engine: string[], metal: string[],
+ *   binding: string[], tests: string[], fuzz: string[], bench: string[] }} Sources
  */
 
 /**
@@ -42,8 +42,11 @@ export function readSources() {
 export function sourcesInTree() {
   /** @param {string} path */
   const isSource = (path) => path.endsWith(".cc");
+  /** Part of the engine on Macs; elsewhere only of its tests, which bring a Metal of their own. */
+  const isMetal = (/** @type {string} */ path) => path.startsWith("native/engine/backend/metal/");
   return {
-    engine: filesBelow("native/engine", isSource),
+    engine: filesBelow("native/engine", (path) => isSource(path) && !isMetal(path)),
+    metal: filesBelow("native/engine", (path) => isSource(path) && isMetal(path)),
     binding: filesBelow("native/binding", isSource),
     tests: [
       ...filesBelow("test/native", isSource),

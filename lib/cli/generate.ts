@@ -1,12 +1,12 @@
 /** `subbit generate`: continues a prompt, word by word as it comes. */
 import { existsSync } from "node:fs";
 
-import { Command } from "commander";
+import { Command, Option } from "commander";
 
 import { invalidOption } from "../check.js";
 import type { GenerationResult } from "../generation.js";
 import { loadModel, type Model } from "../model.js";
-import type { GenerateOptions } from "../options.js";
+import { devices, type GenerateOptions } from "../options.js";
 import { exampleModel } from "../package.js";
 import { number, whole } from "./arguments.js";
 import { ProgressLine, printJson } from "./terminal.js";
@@ -20,6 +20,7 @@ interface Options {
   seed?: number;
   stop?: string[];
   threads?: number;
+  device?: (typeof devices)[number];
   json?: true;
 }
 
@@ -40,17 +41,21 @@ export function generateCommand(signal: AbortSignal): Command {
     .option("--seed <n>", "the same seed gives the same text", whole)
     .option("--stop <text...>", "end before this text")
     .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
+    .addOption(new Option("--device <name>", "what to run on (default: auto)").choices(devices))
     .option("--json", "print one JSON object at the end")
     .action(async (first: string | undefined, second: string | undefined, given: Options) => {
-      const { threads, json, ...options } = given;
+      const { threads, device, json, ...options } = given;
       const { dir, prompt } = modelAndPrompt(first, second);
       const progress = new ProgressLine();
-      const model = await loadModel(dir, { threads, signal, onProgress: progress.show }).finally(
-        () => progress.clear(),
-      );
+      const model = await loadModel(dir, {
+        threads,
+        device,
+        signal,
+        onProgress: progress.show,
+      }).finally(() => progress.clear());
       try {
         const request = { ...options, signal };
-        if (json) printJson(asJson(prompt, await model.generate(prompt, request)));
+        if (json) printJson(asJson(prompt, model, await model.generate(prompt, request)));
         else {
           if (first === undefined) process.stdout.write(prompt);
           await stream(model, prompt, request);
@@ -86,11 +91,17 @@ async function stream(model: Model, prompt: string, options: GenerateOptions): P
   }
 }
 
-function asJson(prompt: string, { text, finishReason, usage, timing }: GenerationResult) {
+function asJson(prompt: string, { device }: Model, result: GenerationResult) {
+  const { text, finishReason, usage, timing } = result;
   return {
     prompt,
     text,
     finish_reason: finishReason,
+    device: {
+      backend: device.backend,
+      name: device.name,
+      ...(device.reason ? { reason: device.reason } : {}),
+    },
     usage: {
       prompt_tokens: usage.promptTokens,
       cached_tokens: usage.cachedTokens,

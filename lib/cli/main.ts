@@ -9,6 +9,7 @@ import { ModelError } from "../errors.js";
 import { packageVersion } from "../package.js";
 import { benchCommand } from "./bench.js";
 import { compressCommand } from "./compress.js";
+import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
 import { fitCommand } from "./fit.js";
 import { generateCommand } from "./generate.js";
@@ -29,6 +30,7 @@ function program(signal: AbortSignal): Command {
     generateCommand(signal),
     synthCommand(signal),
     benchCommand(signal),
+    doctorCommand(),
   ]) {
     subbit.addCommand(command.copyInheritedSettings(subbit).exitOverride());
   }

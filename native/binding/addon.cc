@@ -92,6 +92,16 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
       .Get("promise");
 }
 
+Napi::Value doctor(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return Job::run(env, no_progress(env),
+                  [](JobControl&) -> Job::ToJs {
+                    const DoctorReport report = subbit::doctor();
+                    return [report](Napi::Env env) { return from_doctor_report(env, report); };
+                  })
+      .Get("promise");
+}
+
 Napi::Value unpack_tensor(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::string path = info[0].ToString().Utf8Value();
@@ -114,6 +124,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("compress", Napi::Function::New<compress>(env, "compress"));
   exports.Set("synthesize", Napi::Function::New<synthesize>(env, "synthesize"));
   exports.Set("readBandwidth", Napi::Function::New<read_bandwidth>(env, "readBandwidth"));
+  exports.Set("doctor", Napi::Function::New<doctor>(env, "doctor"));
   exports.Set("peakMemory", Napi::Function::New<peak_memory>(env, "peakMemory"));
   exports.Set("estimateMemory", Napi::Function::New<estimate_memory>(env, "estimateMemory"));
   exports.Set("systemMemory", Napi::Function::New<system_memory>(env, "systemMemory"));

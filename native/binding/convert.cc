@@ -161,6 +161,14 @@ LoadRequest to_load_request(const Napi::Object& in) {
   }
   if (!optional(in, "tokenizerBytes").IsNull())
     out.tokenizer_bytes = static_cast<uint64_t>(integer(in, "tokenizerBytes"));
+  // Who does not ask gets the processor, whose results are the same on every machine.
+  out.device = DeviceChoice::kCpu;
+  if (!optional(in, "device").IsNull()) {
+    const std::string device = text(in, "device");
+    if (device == "metal") out.device = DeviceChoice::kMetal;
+    if (device == "auto") out.device = DeviceChoice::kAuto;
+  }
+  if (!optional(in, "verdicts").IsNull()) out.verdicts = text(in, "verdicts");
   return out;
 }
 
@@ -233,6 +241,43 @@ Napi::Value from_progress(Napi::Env env, const Progress& progress) {
   return out;
 }
 
+Napi::Object from_device(Napi::Env env, const DeviceFacts& device) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("backend", device.backend);
+  out.Set("name", device.name);
+  out.Set("reason", device.reason);
+  return out;
+}
+
+Napi::Value from_doctor_report(Napi::Env env, const DoctorReport& report) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("version", report.version);
+  out.Set("signKernel", report.sign_kernel);
+  out.Set("performanceCores", report.performance_cores);
+  out.Set("gpuReason", report.gpu_reason);
+  if (!report.has_gpu) return out;
+  Napi::Object gpu = Napi::Object::New(env);
+  gpu.Set("name", report.gpu_name);
+  gpu.Set("system", report.gpu_system);
+  gpu.Set("family", report.gpu_family);
+  gpu.Set("maxBufferBytes", as_number(report.gpu_max_buffer_bytes));
+  gpu.Set("workingSetBytes", as_number(report.gpu_working_set_bytes));
+  gpu.Set("threadgroupBytes", as_number(report.gpu_threadgroup_bytes));
+  Napi::Array kernels = Napi::Array::New(env, report.kernels.size());
+  for (uint32_t i = 0; i < report.kernels.size(); ++i) {
+    const KernelReport& kernel = report.kernels[i];
+    Napi::Object one = Napi::Object::New(env);
+    one.Set("name", kernel.name);
+    one.Set("usable", kernel.usable);
+    one.Set("maxThreads", as_number(kernel.max_threads));
+    one.Set("reason", kernel.reason);
+    kernels.Set(i, one);
+  }
+  gpu.Set("kernels", kernels);
+  out.Set("gpu", gpu);
+  return out;
+}
+
 Napi::Value from_facts(Napi::Env env, const ModelFacts& facts) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("architecture", facts.architecture);
@@ -248,6 +293,7 @@ Napi::Value from_facts(Napi::Env env, const ModelFacts& facts) {
   out.Set("bosTokenIds", integers(env, facts.bos_token_ids));
   out.Set("eosTokenIds", integers(env, facts.eos_token_ids));
   out.Set("threads", facts.threads);
+  out.Set("device", from_device(env, facts.device));
   out.Set("loadMs", facts.load_ms);
   out.Set("weightBytesPerToken", as_number(facts.weight_bytes_per_token));
   out.Set("kvBytesPerPosition", facts.kv_bytes_per_position);

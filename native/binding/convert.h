@@ -24,6 +24,8 @@ std::string text_field(const Napi::Object& in, const char* name);
 std::vector<int32_t> to_tokens(const Napi::Value& in);
 
 Napi::Value from_progress(Napi::Env env, const Progress& progress);
+Napi::Object from_device(Napi::Env env, const DeviceFacts& device);
+Napi::Value from_doctor_report(Napi::Env env, const DoctorReport& report);
 Napi::Value from_facts(Napi::Env env, const ModelFacts& facts);
 Napi::Value from_generate_result(Napi::Env env, const GenerateResult& result);
 Napi::Value from_score_result(Napi::Env env, const ScoreResult& result);

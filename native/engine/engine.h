@@ -140,6 +140,16 @@ struct MemoryReport {
 /// What loading does when the plan is over the limit.
 enum class OverLimit { kThrow, kShrinkContext, kIgnore };
 
+/// kAuto takes the GPU where there is one that has proved itself, and says why where it did not.
+enum class DeviceChoice { kAuto, kMetal, kCpu };
+
+/// What a model runs on.
+struct DeviceFacts {
+  std::string backend = "cpu";  // or "metal"
+  std::string name;             // the chip's own, or empty
+  std::string reason;           // why it is not the GPU although that was welcome; else empty
+};
+
 struct LoadRequest {
   std::string path;            // a directory, or a llama2.c checkpoint
   int threads = 0;             // 0: the machine's performance cores
@@ -149,6 +159,8 @@ struct LoadRequest {
   uint64_t memory_budget = 0;    // 0: what the system allows
   OverLimit over_limit = OverLimit::kThrow;
   uint64_t tokenizer_bytes = 0;  // what text work will add, for the plan
+  DeviceChoice device = DeviceChoice::kAuto;
+  std::string verdicts;  // a file that remembers which devices have proved themselves; or empty
 };
 
 struct ModelFacts {
@@ -165,6 +177,7 @@ struct ModelFacts {
   std::vector<int32_t> bos_token_ids;
   std::vector<int32_t> eos_token_ids;
   int threads = 0;
+  DeviceFacts device;
   double load_ms = 0;
   /// What decoding one token reads: every weight but the embeddings of other tokens, and the keys
   /// and values of each position before it.
@@ -283,6 +296,35 @@ struct EvaluateResult {
 
 /// Blocks. Throws Error.
 EvaluateResult evaluate(const EvaluateRequest& request, JobControl& control);
+
+// ---- doctor -------------------------------------------------------------------------------------
+
+/// One GPU kernel as the device's compiler took it.
+struct KernelReport {
+  std::string name;
+  bool usable = false;
+  int64_t max_threads = 0;
+  std::string reason;  // the compiler's words, where it is not
+};
+
+/// What this machine offers, and what is wrong with it.
+struct DoctorReport {
+  std::string version;      // the engine's
+  std::string sign_kernel;  // the CPU's, such as "avx2"
+  int performance_cores = 0;
+  bool has_gpu = false;
+  std::string gpu_reason;  // why there is none
+  std::string gpu_name;
+  std::string gpu_system;
+  int gpu_family = 0;
+  uint64_t gpu_max_buffer_bytes = 0;
+  uint64_t gpu_working_set_bytes = 0;
+  uint64_t gpu_threadgroup_bytes = 0;
+  std::vector<KernelReport> kernels;
+};
+
+/// Opens the GPU and compiles every kernel. Blocks. What fails is in the report.
+DoctorReport doctor();
 
 // ---- inspect ------------------------------------------------------------------------------------
 

@@ -21,6 +21,11 @@ export const appleLibraries = {
     path: "System/Library/Frameworks/Accelerate.framework/Accelerate.tbd",
     symbols: ["cblas_sgemm"],
   },
+  // Nothing of it is called: a process that has not loaded it is given no default Metal device.
+  [framework("CoreGraphics")]: {
+    path: "System/Library/Frameworks/CoreGraphics.framework/CoreGraphics.tbd",
+    symbols: ["CGMainDisplayID"],
+  },
   [framework("Metal")]: {
     path: "System/Library/Frameworks/Metal.framework/Metal.tbd",
     symbols: ["MTLCreateSystemDefaultDevice"],

@@ -40,6 +40,9 @@ export function macFaults(file) {
     if (library === systemLibrary || library in appleLibraries) continue;
     faults.push(`needs the library ${library}`);
   }
+  for (const library of Object.keys(appleLibraries)) {
+    if (!file.libraries.includes(library)) faults.push(`does not load ${library}`);
+  }
   for (const { name, library } of file.undefined) {
     const known = appleLibraries[library];
     if (known && !known.symbols.includes(name)) faults.push(`needs ${name} of ${library}`);

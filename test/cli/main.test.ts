@@ -34,7 +34,8 @@ describe("the command line", () => {
     expect(subbit("--version").stdout).toBe(`${packageVersion()}\n`);
     const help = subbit("--help");
     expect(help.status).toBe(0);
-    for (const command of ["compress", "inspect", "eval", "generate", "synth", "bench", "fit"]) {
+    const commands = ["compress", "inspect", "eval", "generate", "synth", "bench", "fit", "doctor"];
+    for (const command of commands) {
       expect(help.stdout).toContain(command);
       const own = subbit(command, "--help");
       expect(own).toMatchObject({ status: 0, stderr: "" });
@@ -142,6 +143,33 @@ describe("subbit eval", () => {
   test("prints a table for people", () => {
     expect(subbit("eval", model, "--text", text, ...small).stdout).toMatch(/^perplexity +[\d.]+\n/);
   });
+});
+
+describe("the GPU", () => {
+  test("is in the doctor's report, or the reason why there is none", () => {
+    const { status, stdout } = subbit("doctor", "--json");
+    expect(status).toBe(0);
+    const report = JSON.parse(stdout);
+    expect(report.cpu.performance_cores).toBeGreaterThan(0);
+    if (report.gpu) expect(report.gpu.kernels.length).toBeGreaterThan(20);
+    else expect(report.gpu_reason.length).toBeGreaterThan(10);
+    expect(subbit("doctor").stdout).toContain("GPU: ");
+  });
+
+  test.skipIf(process.platform === "darwin")(
+    "where there is no Metal cannot be insisted on",
+    () => {
+      const refused = subbit("generate", model, "the cat", "--device", "metal");
+      expect(refused.status).toBe(1);
+      expect(refused.stderr).toContain("not a Mac");
+      expect(refused.stderr).toContain("DEVICE_UNAVAILABLE");
+      const json = subbit("generate", model, "the cat", "--max-tokens", "2", "--json");
+      expect(JSON.parse(json.stdout).device).toMatchObject({
+        backend: "cpu",
+        reason: expect.stringContaining("not a Mac"),
+      });
+    },
+  );
 });
 
 describe("subbit generate", () => {

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 import { loadModel, ModelError, type ProgressEvent } from "../../lib/index.js";
-import { injectAddon } from "../../lib/native.js";
+import { injectAddon, type NativeDevice } from "../../lib/native.js";
 import { FakeAddon, nativeError } from "../support/fake-addon.js";
 import { temporaryDirectory, writeTinyModel } from "../support/tiny-model.js";
 
@@ -23,6 +23,8 @@ describe("loadModel", () => {
         threads: 2,
         contextLength: 0,
         kvCache: "f16",
+        device: "auto",
+        verdicts: expect.stringMatching(/devices\.txt$/),
         unpackToFloat: false,
         memoryBudget: 0,
         onInsufficientMemory: "throw",
@@ -40,6 +42,24 @@ describe("loadModel", () => {
     expect(model.device).toMatchObject({ backend: "cpu", threads: 1 });
     expect(Object.isFrozen(model.info)).toBe(true);
     await model.dispose();
+  });
+
+  test("says which device the engine took, and why not the other", async () => {
+    const found = (device: NativeDevice) => {
+      addon.facts = { ...addon.facts, device };
+    };
+    found({ backend: "metal", name: "Apple M1", reason: "" });
+    const path = writeTinyModel();
+    const onGpu = await loadModel(path);
+    expect(onGpu.device).toEqual({ backend: "metal", name: "Apple M1", threads: 1 });
+    found({ backend: "cpu", name: "", reason: "the shaders do not compile" });
+    const { device } = await loadModel(path, { device: "auto" });
+    expect(device).toMatchObject({ backend: "cpu", reason: "the shaders do not compile" });
+    expect(device.name.length).toBeGreaterThan(0);
+    await expect(loadModel(path, { device: "cuda" as "cpu" })).rejects.toMatchObject({
+      code: "INVALID_OPTION",
+      details: { expected: expect.stringContaining("metal") },
+    });
   });
 
   test("fails with the engine's error, or before it with the options'", async () => {

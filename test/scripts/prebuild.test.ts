@@ -4,6 +4,7 @@ import { join } from "node:path";
 
 import { describe, expect, test } from "vitest";
 
+import { appleLibraries } from "../../scripts/prebuild/apple-stubs.js";
 import { linuxFaults, macFaults } from "../../scripts/prebuild/checks.js";
 import { readElf } from "../../scripts/prebuild/elf.js";
 import { readMachO } from "../../scripts/prebuild/mach-o.js";
@@ -18,7 +19,7 @@ const mac: MachO = {
   cpu: "arm64",
   type: "dylib",
   minimumOs: "13.0",
-  libraries: ["/usr/lib/libSystem.B.dylib", metal],
+  libraries: ["/usr/lib/libSystem.B.dylib", ...Object.keys(appleLibraries)],
   undefined: [
     { name: "napi_create_function", library: "" },
     { name: "MTLCreateSystemDefaultDevice", library: metal },
@@ -52,6 +53,7 @@ describe("a macOS addon", () => {
       { ...mac, libraries: ["/usr/lib/libc++.1.dylib"] },
       "needs the library /usr/lib/libc++.1.dylib",
     ],
+    [{ ...mac, libraries: ["/usr/lib/libobjc.A.dylib"] }, "does not load /System/Library"],
     [withSymbol("MTLCopyAllDevices", metal), `needs MTLCopyAllDevices of ${metal}`],
     [withSymbol("MTLCreateSystemDefaultDevise"), "needs MTLCreateSystemDefaultDevise of whatever"],
     [withSymbol("node_api_get_module_file_name"), "which Node-API 8 does not have"],

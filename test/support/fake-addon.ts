@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type {
   NativeAddon,
   NativeCompressRequest,
+  NativeDoctorReport,
   NativeEvaluateRequest,
   NativeGenerateRequest,
   NativeGenerateResult,
@@ -57,6 +58,7 @@ const facts: NativeModelFacts = {
   bosTokenIds: [1],
   eosTokenIds: [2],
   threads: 1,
+  device: { backend: "cpu", name: "", reason: "" },
   loadMs: 3,
   weightBytesPerToken: 4000,
   kvBytesPerPosition: 10,
@@ -236,6 +238,11 @@ export class FakeAddon implements NativeAddon {
       () => {},
       () => ({ tokens, perplexity: 5 }),
     );
+  }
+
+  async doctor(): Promise<NativeDoctorReport> {
+    const gpuReason = "the fake addon has no GPU";
+    return { version: "0", signKernel: "none", performanceCores: 1, gpuReason };
   }
 
   async inspect() {

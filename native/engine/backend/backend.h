@@ -105,8 +105,16 @@ class Backend {
                          const KvLayer& kv, int64_t first_position, Tensor out) = 0;
   /// out = silu(gate) * up.
   virtual void swiglu(Tensor gate, Tensor up, Tensor out) = 0;
-  /// Returns when every value asked for so far can be read by the host.
+  /// Returns when the host can read the values asked for so far. A value that a later operation has
+  /// already taken in may be missing: back ends that fuse leave it out.
   virtual void finish() = 0;
+  /// Forgets what was asked for since the last finish(): the pass was given up.
+  virtual void discard() {}
+
+  /// Memory that tensors and weights of later calls lie in, from one page's begin to another's end:
+  /// a back end with an address space of its own maps it. It stays in place until `unshare`.
+  virtual void share(std::span<const std::byte> /*pages*/) {}
+  virtual void unshare(std::span<const std::byte> /*pages*/) {}
 };
 
 /// Hands every operation to another back end. Those that watch or reshape some of the operations
@@ -132,6 +140,9 @@ class ForwardingBackend : public Backend {
   }
   void swiglu(Tensor gate, Tensor up, Tensor out) override { inner_.swiglu(gate, up, out); }
   void finish() override { inner_.finish(); }
+  void discard() override { inner_.discard(); }
+  void share(std::span<const std::byte> pages) override { inner_.share(pages); }
+  void unshare(std::span<const std::byte> pages) override { inner_.unshare(pages); }
 
  protected:
   explicit ForwardingBackend(Backend& inner) : inner_(inner) {}

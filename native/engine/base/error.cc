@@ -23,6 +23,8 @@ std::string_view error_code_name(ErrorCode code) {
       return "FILE_ERROR";
     case ErrorCode::kDeviceUnavailable:
       return "DEVICE_UNAVAILABLE";
+    case ErrorCode::kDeviceLost:
+      return "DEVICE_LOST";
     case ErrorCode::kContextOverflow:
       return "CONTEXT_OVERFLOW";
     case ErrorCode::kInvalidOption:

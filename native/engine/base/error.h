@@ -19,6 +19,7 @@ enum class ErrorCode {
   kCorruptFile,
   kFileError,  // cannot be opened, read or written: what the operating system said
   kDeviceUnavailable,
+  kDeviceLost,  // the device failed while it worked for us
   kContextOverflow,
   kInvalidOption,
   kNonFinite,  // a NaN or an infinity where a number was needed

@@ -55,6 +55,13 @@ Decoder::Decoder(Model& model, Backend& backend, const DecoderOptions& options)
   model.prepare(options.context_length);
   const ArenaScope scope(arena_);
   activations_ = carve_activations(model.activation_widths(), options_, storage_);
+  backend_.share(std::as_bytes(storage_.span()));
+  backend_.share(cache_.memory());
+}
+
+Decoder::~Decoder() {
+  backend_.unshare(std::as_bytes(storage_.span()));
+  backend_.unshare(cache_.memory());
 }
 
 void Decoder::rewind(int64_t position) {
@@ -132,6 +139,7 @@ void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
     }
     backend_.finish();
   } catch (...) {
+    backend_.discard();
     position_ = start;
     throw;
   }

@@ -38,6 +38,9 @@ class Decoder {
 
   /// `model` and `backend` must outlive the decoder. Calls model.prepare().
   Decoder(Model& model, Backend& backend, const DecoderOptions& options);
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
 
   int64_t position() const { return position_; }
   int64_t context_length() const { return options_.context_length; }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "backend/backend.h"
 #include "base/reserved_memory.h"
@@ -19,6 +20,7 @@ class KvCache {
 
   KvLayer layer(int64_t index);
   uint64_t bytes() const { return static_cast<uint64_t>(storage_.size()); }
+  std::span<const std::byte> memory() const { return {storage_.data(), storage_.size()}; }
   /// Writes every byte of a layer so that its keys and values are some small finite numbers.
   void fill(int64_t index);
   /// Bytes of the first `positions` of all layers.

@@ -13,6 +13,7 @@
 
 #include "base/matrix.h"
 #include "base/thread_pool.h"
+#include "formats/stored_weight.h"
 #include "io/safetensors.h"
 
 namespace subbit {
@@ -55,6 +56,8 @@ class Weight {
   virtual void unpack_rows(int64_t first_row, Matrix out) const = 0;
   /// The bias the packed bytes carry, [rows], or empty.
   virtual std::span<const float> bias() const { return {}; }
+  /// Where its bytes lie, for back ends with kernels of their own.
+  virtual StoredWeight stored() const { return {}; }
   /// y (+)= row_scale * W x + bias over all tokens. `out` is [tokens, rows]. CPU, multi-threaded;
   /// for kCodes formats exact up to the stated float epilogue and the same for any thread count.
   virtual void multiply(const LinearInput& in, Matrix out, OutputMode mode,

@@ -79,6 +79,11 @@ Checkpoint::~Checkpoint() = default;
 const std::string& Checkpoint::path() const { return state_->path; }
 const Json& Checkpoint::config() const { return state_->contents.config; }
 const std::vector<TensorView>& Checkpoint::tensors() const { return state_->contents.tensors; }
+std::vector<std::span<const std::byte>> Checkpoint::mappings() const {
+  std::vector<std::span<const std::byte>> all;
+  for (const auto& file : state_->contents.files) all.push_back(file->bytes());
+  return all;
+}
 uint64_t Checkpoint::file_bytes() const { return state_->contents.file_bytes; }
 uint64_t Checkpoint::private_bytes() const { return state_->contents.private_bytes; }
 

@@ -41,6 +41,8 @@ class Checkpoint {
   /// copy, all others view the mapping. The views live as long as this object.
   const std::vector<TensorView>& tensors() const;
   const TensorView* find(std::string_view name) const;
+  /// The weight files as they are mapped, whole.
+  std::vector<std::span<const std::byte>> mappings() const;
   /// Bytes of all weight files, headers included.
   uint64_t file_bytes() const;
   /// Bytes of tensors that are (or, of headers alone, would be) copies rather than views: those

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <utility>
 
-#include "backend/cpu/cpu_backend.h"
 #include "base/arena.h"
 #include "base/check.h"
 #include "base/process.h"
@@ -11,6 +10,7 @@
 #include "decoding/evaluate.h"
 #include "decoding/sampler.h"
 #include "engine.h"
+#include "runtime/devices.h"
 #include "runtime/engine_thread.h"
 #include "runtime/inspect.h"
 #include "runtime/memory_estimate.h"
@@ -101,7 +101,7 @@ class LoadedModelImpl final : public LoadedModel {
   OpenedModel opened_;
   Arena arena_;  // before what holds scratch in it
   ThreadPool pool_;
-  std::unique_ptr<Backend> backend_;
+  ChosenDevice device_;
   Decoder decoder_;
   std::vector<int32_t> cached_;  // the tokens whose keys and values the decoder holds
   std::vector<float> logits_;    // of the last forward call's last token
@@ -115,8 +115,8 @@ LoadedModelImpl::LoadedModelImpl(const LoadRequest& request, JobControl& control
       opened_(request.path, request.unpack_to_float, control),
       arena_(estimate_.activations + estimate_.scratch),
       pool_(resolve_threads(request.threads)),
-      backend_(make_cpu_backend(pool_)),
-      decoder_(opened_.model(), *backend_,
+      device_(choose_device(request, opened_, pool_)),
+      decoder_(opened_.model(), *device_.backend,
                {estimate_.context_length,
                 request.kv_cache == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32, &arena_}) {
   const ModelConfig& config = opened_.model().config();
@@ -134,6 +134,7 @@ LoadedModelImpl::LoadedModelImpl(const LoadRequest& request, JobControl& control
   facts_.bos_token_ids = config.bos_token_ids;
   facts_.eos_token_ids = config.eos_token_ids;
   facts_.threads = pool_.threads();
+  facts_.device = device_.facts;
   facts_.weight_bytes_per_token = weight_bytes_per_token(opened_.checkpoint());
   facts_.kv_bytes_per_position = decoder_.kv_bytes_per_position();
   facts_.load_ms = ms_since(started_);

@@ -72,6 +72,21 @@ export const walls: Wall[] = [
     may: [base, "engine/linalg/", "engine/backend/backend.h", "engine/formats/format.h"],
   },
   {
+    room: "engine/backend/gpu/",
+    may: [
+      base,
+      "../metal/",
+      "engine/backend/backend.h",
+      "engine/formats/format.h",
+      "engine/formats/stored_weight.h",
+      "engine/formats/signs/",
+    ],
+  },
+  {
+    room: "engine/backend/metal/",
+    may: [base, "engine/backend/gpu/device.h"],
+  },
+  {
     room: "engine/models/",
     may: [base, "engine/io/", "engine/backend/backend.h", ...contracts],
   },
@@ -109,6 +124,9 @@ export const walls: Wall[] = [
       "engine/models/registry.h",
       "engine/backend/backend.h",
       "engine/backend/cpu/cpu_backend.h",
+      "engine/backend/gpu/",
+      "engine/backend/metal/metal_device.h",
+      "engine/formats/signs/sign_dot.h",
       ...contracts,
     ],
   },
@@ -170,7 +188,9 @@ export function includesOf(file: SourceFile): Edge[] {
     if (!name) return [];
     // engine/ is the only include path; a bare name is a neighbour of the file.
     const beside = name.startsWith(".") || (!name.includes("/") && name !== "engine.h");
-    const to = posix.join(beside ? posix.dirname(from) : "engine", name);
+    // metal/ is beside native/: what the host shares with the shaders.
+    const folder = name.startsWith("metal/") ? ".." : beside ? posix.dirname(from) : "engine";
+    const to = posix.join(folder, name);
     return [{ from, to, line: index + 1 }];
   });
 }

@@ -35,6 +35,7 @@ class DenseWeight final : public Weight {
   uint64_t packed_bytes() const override { return bytes_; }
   InputKind input_kind() const override { return InputKind::kFloat; }
   void unpack_rows(int64_t first_row, Matrix out) const override;
+  StoredWeight stored() const override;
   void multiply(const LinearInput& in, Matrix out, OutputMode mode,
                 ThreadPool& pool) const override;
 
@@ -63,6 +64,23 @@ void DenseWeight::unpack_rows(int64_t first_row, Matrix out) const {
       }
     }
   }
+}
+
+StoredWeight DenseWeight::stored() const {
+  StoredWeight stored;
+  switch (stored_.type) {
+    case GemmOperand::Type::kF32:
+      stored.kind = StoredWeight::Kind::kF32;
+      break;
+    case GemmOperand::Type::kF16:
+      stored.kind = StoredWeight::Kind::kF16;
+      break;
+    case GemmOperand::Type::kBF16:
+      stored.kind = StoredWeight::Kind::kBF16;
+      break;
+  }
+  stored.bytes = {static_cast<const std::byte*>(stored_.data), static_cast<size_t>(bytes_)};
+  return stored;
 }
 
 void DenseWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,

@@ -119,6 +119,15 @@ class GroupWeight final : public Weight {
     }
   }
 
+  StoredWeight stored() const override {
+    StoredWeight stored;
+    stored.kind = coding_.bits == 4 ? StoredWeight::Kind::kInt4 : StoredWeight::Kind::kInt8;
+    stored.bytes = bytes_;
+    stored.group = layout_.group;
+    stored.scales_at = layout_.scales_at;
+    stored.code_reach = coding_.code_reach;
+    return stored;
+  }
   void multiply(const LinearInput& in, Matrix out, OutputMode mode,
                 ThreadPool& pool) const override;
 

@@ -40,6 +40,7 @@ class PackedWeight final : public Weight {
   }
   std::span<const float> bias() const override { return view_.bias; }
   void unpack_rows(int64_t first_row, Matrix out) const override;
+  StoredWeight stored() const override;
   void multiply(const LinearInput& in, Matrix out, OutputMode mode,
                 ThreadPool& pool) const override;
 
@@ -75,6 +76,17 @@ void PackedWeight::unpack_rows(int64_t first_row, Matrix out) const {
       if (!s_pre_.empty()) out.at(i, j) *= s_pre_[static_cast<size_t>(j)];
     }
   }
+}
+
+StoredWeight PackedWeight::stored() const {
+  StoredWeight stored;
+  stored.kind = StoredWeight::Kind::kPacked;
+  stored.s_post = view_.s_post;
+  stored.s_pre = view_.s_pre;
+  for (const auto& [kind, term] : view_.terms) {
+    stored.terms.push_back({static_cast<StoredWeight::TermTag>(kind->tag()), term});
+  }
+  return stored;
 }
 
 const SignOperand& PackedWeight::operand_for(const LinearInput& in, MultiplyScratch& scratch,

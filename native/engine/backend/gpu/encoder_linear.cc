@@ -1,0 +1,274 @@
+// Linear layers as dispatches: every stored format, and the fused ends of packed ones.
+#include <bit>
+
+#include "backend/gpu/encoder.h"
+#include "base/check.h"
+#include "formats/signs/layout.h"
+#include "formats/signs/loaded_codes.h"
+#include "metal/dense.h"
+#include "metal/groups.h"
+#include "metal/linear.h"
+
+namespace subbit {
+namespace {
+
+using Tag = StoredWeight::TermTag;
+
+uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
+
+uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
+
+/// What the CPU's term does with sums too long for 32 bits (formats/table/table.cc).
+uint32_t rounding_shift(uint32_t chunks, uint32_t headroom) {
+  const auto log2_up = static_cast<uint32_t>(std::bit_width(chunks * 32 - 1));
+  const uint32_t bits = log2_up + 14 + headroom;
+  return bits > 30 ? bits - 30 : 0;
+}
+
+}  // namespace
+
+/// A matrix of signs times codes, but for what becomes of the integers.
+struct GpuEncoder::Product {
+  Tag tag = Tag::kSign;
+  GpuSlice words;
+  GpuSlice table;
+  GpuCodes input;
+  shader::GemvArgs gemv{};
+  shader::EpilogueArgs epilogue{};
+
+  Product(Tag matrix, Shape shape, int64_t first_column, const GpuCodes& codes)
+      : tag(matrix), input(codes) {
+    gemv.rows = u32(shape.rows);
+    gemv.chunks = u32(chunks_of(shape.cols));
+    gemv.first_chunk = u32(first_column / kChunk);
+    gemv.input_chunks = u32(chunks_of(codes.columns));
+    gemv.headroom = u32(headroom_bits(codes.columns));
+    // A lane of code84 takes the four chunks that four stored words expand to at a time.
+    gemv.lanes_log2 = shader::gemv_lanes_log2(tag == Tag::kCode84 ? gemv.chunks / 4 : gemv.chunks);
+    gemv.pair_quads = 1;
+  }
+
+  GridSize grid(uint32_t threads) const {
+    return {shader::gemv_groups(gemv.rows, threads, gemv.lanes_log2), u32(input.tokens)};
+  }
+  uint32_t memory(uint32_t threads) const {
+    return shader::gemv_threadgroup_bytes(threads, gemv.lanes_log2);
+  }
+  GpuDispatch begin(GpuStream& stream, SignKernel kernel, Epilogue end) const {
+    const std::string_view name = gemv_kernel(kernel, tag, end);
+    CHECK(!name.empty());
+    GpuDispatch dispatch(stream, name);
+    dispatch.arguments(gemv).arguments(epilogue).read(words).read(input.slice);
+    return dispatch;
+  }
+};
+
+GpuCodes GpuEncoder::rank_codes(const GpuWeight::Term& term, const GpuCodes& x) {
+  const int64_t rank = term.shape.rank;
+  Product v(Tag::kFactored, {rank, term.shape.columns}, term.first_column, x);
+  v.words = term.words;
+  if (term.s_mid.memory != nullptr) v.epilogue.flags |= shader::kEpilogueMidScale;
+  const GpuCodes codes = new_codes(x.tokens, rank, x.slot);
+  v.begin(stream_, policy_.sign_kernel, Epilogue::kRank)
+      .read(or_dummy(term.s_mid))
+      .write(codes.slice)
+      .bind(status_slice_)
+      .threadgroup(v.memory(shader::kGemvThreads))
+      .run(v.grid(shader::kGemvThreads), shader::kGemvThreads);
+  return codes;
+}
+
+/// The product whose rows are the linear's outputs; of a factored term, after its first stage.
+GpuEncoder::Product GpuEncoder::last_product(const GpuWeight& w, const GpuWeight::Term& term,
+                                             const GpuCodes& x) {
+  if (term.tag == Tag::kFactored) {
+    Product u(term.tag, {w.shape.rows, term.shape.rank}, 0, rank_codes(term, x));
+    u.words = term.second;
+    u.epilogue.gain = term.gain;
+    return u;
+  }
+  Product product(term.tag, {w.shape.rows, term.shape.columns}, term.first_column, x);
+  product.words = term.words;
+  product.epilogue.gain = term.gain;
+  if (term.tag == Tag::kTable) {
+    product.table = term.table;
+    const int64_t width = term.shape.table_width;
+    product.gemv.table_width = u32(width);
+    product.gemv.vectors = u32((term.shape.columns + width - 1) / width);
+    product.gemv.rounding_shift = rounding_shift(product.gemv.chunks, product.gemv.headroom);
+  }
+  return product;
+}
+
+void GpuEncoder::multiply_packed(const GpuWeight& w, const GpuCodes& x, Tensor y, OutputMode mode) {
+  if (w.terms.size() != 1) return multiply_terms(w, x, y, mode);
+  Product product = last_product(w, w.terms[0], x);
+  if (w.bias.memory != nullptr) product.epilogue.flags |= shader::kEpilogueBias;
+  product.epilogue.y_stride = u32(y.stride);
+  GpuDispatch dispatch = product.begin(
+      stream_, policy_.sign_kernel, mode == OutputMode::kAdd ? Epilogue::kAdd : Epilogue::kStore);
+  dispatch.read(w.s_post).read(or_dummy(w.bias)).write(slice(y)).bind(status_slice_);
+  if (product.tag == Tag::kTable) dispatch.read(product.table);
+  dispatch.threadgroup(product.memory(shader::kGemvThreads))
+      .run(product.grid(shader::kGemvThreads), shader::kGemvThreads);
+}
+
+void GpuEncoder::sums(const GpuWeight& w, size_t term, const GpuCodes& x) {
+  const auto tokens = static_cast<uint64_t>(x.tokens);
+  const auto rows = static_cast<uint64_t>(w.shape.rows);
+  const uint64_t terms = w.terms.size();
+  GpuSlice all_sums = scratch_.take(GpuScratch::kSums, 4 * terms * tokens * rows);
+  GpuSlice all_exponents = scratch_.take(GpuScratch::kExponents, 4 * terms * tokens);
+  Product product = last_product(w, w.terms[term], x);
+  product.epilogue.y_stride = u32(w.shape.rows);
+  GpuDispatch dispatch = product.begin(stream_, policy_.sign_kernel, Epilogue::kSums);
+  dispatch.write({all_sums.memory, 4 * term * tokens * rows, 4 * tokens * rows})
+      .write({all_exponents.memory, 4 * term * tokens, 4 * tokens});
+  if (product.tag == Tag::kTable) dispatch.read(product.table);
+  dispatch.threadgroup(product.memory(shader::kGemvThreads))
+      .run(product.grid(shader::kGemvThreads), shader::kGemvThreads);
+}
+
+void GpuEncoder::multiply_terms(const GpuWeight& w, const GpuCodes& x, Tensor y, OutputMode mode) {
+  for (size_t t = 0; t < w.terms.size(); ++t) sums(w, t, x);
+  const auto tokens = static_cast<uint64_t>(x.tokens);
+  const auto rows = static_cast<uint64_t>(w.shape.rows);
+  const uint64_t terms = w.terms.size();
+  shader::FinishArgs args{};
+  args.rows = u32(w.shape.rows);
+  args.terms = static_cast<uint32_t>(terms);
+  args.flags = w.bias.memory != nullptr ? shader::kEpilogueBias : 0u;
+  args.tokens = u32(x.tokens);
+  args.y_stride = u32(y.stride);
+  args.input_chunks = u32(chunks_of(x.columns));
+  for (size_t t = 0; t < terms; ++t) args.gains[t] = w.terms[t].gain;
+  GpuDispatch(stream_, mode == OutputMode::kAdd ? "finish_terms_add" : "finish_terms")
+      .arguments(args)
+      .read(scratch_.take(GpuScratch::kSums, 4 * terms * tokens * rows))
+      .read(scratch_.take(GpuScratch::kExponents, 4 * terms * tokens))
+      .read(x.slice)
+      .read(w.s_post)
+      .read(or_dummy(w.bias))
+      .write(slice(y))
+      .bind(status_slice_)
+      .run({groups_of(w.shape.rows, shader::kFinishThreads), u32(x.tokens)},
+           shader::kFinishThreads);
+}
+
+GpuCodes GpuEncoder::multiply_add_norm(const GpuWeight& w, const GpuCodes& x, Tensor h,
+                                       const GpuNorm& norm) {
+  Product product = last_product(w, w.terms[0], x);
+  if (w.bias.memory != nullptr) product.epilogue.flags |= shader::kEpilogueBias;
+  product.epilogue.y_stride = u32(h.stride);
+  product.epilogue.eps = norm.eps;
+  const GpuCodes codes = new_codes(h.rows, h.cols, product.input.slot);
+  product.begin(stream_, policy_.sign_kernel, Epilogue::kAddNorm)
+      .read(w.s_post)
+      .read(or_dummy(w.bias))
+      .write(slice(h))
+      .read(map_.constant(norm.weight))
+      .write(codes.slice)
+      .bind(status_slice_)
+      .threadgroup(product.memory(shader::kGemvThreads))
+      .run(product.grid(shader::kGemvThreads), shader::kGemvThreads);
+  return codes;
+}
+
+GpuCodes GpuEncoder::multiply_swiglu(const GpuWeight& w, const GpuCodes& x) {
+  const int64_t ffn = w.shape.rows / 2;
+  Product product = last_product(w, w.terms[0], x);
+  if (w.bias.memory != nullptr) product.epilogue.flags |= shader::kEpilogueBias;
+  product.gemv.pair_quads = u32(ffn / 4);
+  const GpuCodes codes = new_codes(x.tokens, ffn, product.input.slot);
+  product.begin(stream_, policy_.sign_kernel, Epilogue::kSwiglu)
+      .read(w.s_post)
+      .read(or_dummy(w.bias))
+      .write(codes.slice)
+      .bind(status_slice_)
+      .threadgroup(product.memory(shader::kSwigluThreads))
+      .run(product.grid(shader::kSwigluThreads), shader::kSwigluThreads);
+  return codes;
+}
+
+void GpuEncoder::multiply_qkv(const GpuWeight& w, const GpuCodes& x, const GpuQkv& qkv, Tensor q) {
+  Product product = last_product(w, w.terms[0], x);
+  shader::EpilogueArgs& end = product.epilogue;
+  if (w.bias.memory != nullptr) end.flags |= shader::kEpilogueBias;
+  if (qkv.kv.type == KvType::kF16) end.flags |= shader::kEpilogueHalfCache;
+  end.y_stride = u32(q.stride);
+  end.heads = u32(qkv.shape.heads);
+  end.kv_heads = u32(qkv.shape.kv_heads);
+  end.head_dim = u32(qkv.shape.head_dim);
+  end.capacity = u32(qkv.kv.capacity);
+  end.first_position = u32(qkv.first_position);
+  product.gemv.pair_quads = u32(qkv.shape.head_dim / 8);
+  const uint64_t element = qkv.kv.type == KvType::kF32 ? 4 : 2;
+  const uint64_t bytes =
+      element * static_cast<uint64_t>(qkv.shape.kv_heads * qkv.kv.capacity * qkv.shape.head_dim);
+  product.begin(stream_, policy_.sign_kernel, Epilogue::kQkv)
+      .read(w.s_post)
+      .read(or_dummy(w.bias))
+      .write(slice(q))
+      .write(map_.shared(qkv.kv.keys, bytes))
+      .write(map_.shared(qkv.kv.values, bytes))
+      .read(map_.constant(std::span(qkv.rope->cosine)))
+      .read(map_.constant(std::span(qkv.rope->sine)))
+      .bind(status_slice_)
+      .threadgroup(product.memory(shader::kGemvThreads))
+      .run(product.grid(shader::kGemvThreads), shader::kGemvThreads);
+}
+
+void GpuEncoder::multiply_groups(const GpuWeight& w, const GpuCodes& x, const GpuSlice& bias,
+                                 Tensor y, OutputMode mode) {
+  shader::GroupGemvArgs args{};
+  args.rows = u32(w.shape.rows);
+  args.columns = u32(w.shape.cols);
+  args.group = u32(w.group);
+  args.groups = groups_of(w.shape.cols, args.group);
+  args.scales_at = static_cast<uint32_t>(w.scales_at);
+  args.headroom = u32(headroom_bits(w.group * w.code_reach));
+  args.flags = bias.memory != nullptr ? shader::kEpilogueBias : 0u;
+  args.y_stride = u32(y.stride);
+  const bool four = w.kind == StoredWeight::Kind::kInt4;
+  const std::string_view kernel = mode == OutputMode::kAdd
+                                      ? (four ? "int4_gemv_add" : "int8_gemv_add")
+                                      : (four ? "int4_gemv_store" : "int8_gemv_store");
+  GpuDispatch(stream_, kernel)
+      .arguments(args)
+      .read(w.bytes)
+      .read(x.slice)
+      .read(or_dummy(bias))
+      .write(slice(y))
+      .run({groups_of(w.shape.rows, shader::kGroupRows), u32(x.tokens)}, shader::kGroupThreads);
+}
+
+void GpuEncoder::multiply_dense(const GpuWeight& w, Tensor x, const GpuSlice& bias, Tensor y,
+                                OutputMode mode) {
+  constexpr std::string_view kNames[3][2] = {{"dense_gemv_f32_store", "dense_gemv_f32_add"},
+                                             {"dense_gemv_f16_store", "dense_gemv_f16_add"},
+                                             {"dense_gemv_bf16_store", "dense_gemv_bf16_add"}};
+  const int row = w.kind == StoredWeight::Kind::kF32   ? 0
+                  : w.kind == StoredWeight::Kind::kF16 ? 1
+                                                       : 2;
+  shader::DenseGemvArgs args{};
+  args.rows = u32(w.shape.rows);
+  args.columns = u32(w.shape.cols);
+  args.x_stride = u32(x.stride);
+  args.y_stride = u32(y.stride);
+  GpuSlice scales = dummy_;
+  if (x.row_scale != nullptr) {
+    args.flags |= shader::kDenseRowScale;
+    scales = map_.shared(x.row_scale, sizeof(float) * static_cast<uint64_t>(x.rows));
+  }
+  if (bias.memory != nullptr) args.flags |= shader::kDenseBias;
+  GpuDispatch(stream_, kNames[row][mode == OutputMode::kAdd ? 1 : 0])
+      .arguments(args)
+      .read(w.bytes)
+      .read(slice(x))
+      .read(scales)
+      .read(or_dummy(bias))
+      .write(slice(y))
+      .run({groups_of(w.shape.rows, shader::kDenseRows), u32(x.rows)}, shader::kDenseThreads);
+}
+
+}  // namespace subbit

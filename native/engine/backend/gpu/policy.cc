@@ -1,0 +1,63 @@
+// The tables.
+#include "backend/gpu/policy.h"
+
+#include <algorithm>
+#include <array>
+
+namespace subbit {
+namespace {
+
+constexpr size_t kEpilogues = 7;
+using Names = std::array<std::string_view, kEpilogues>;
+
+constexpr Names kPopcountNames = {"sign_gemv_sums", "sign_gemv_rank",     "sign_gemv_store",
+                                  "sign_gemv_add",  "sign_gemv_add_norm", "sign_gemv_swiglu",
+                                  "sign_gemv_qkv"};
+constexpr Names kSelectNames = {"select_gemv_sums", "select_gemv_rank",     "select_gemv_store",
+                                "select_gemv_add",  "select_gemv_add_norm", "select_gemv_swiglu",
+                                "select_gemv_qkv"};
+constexpr Names kCode84Names = {"code84_gemv_sums", "code84_gemv_rank",     "code84_gemv_store",
+                                "code84_gemv_add",  "code84_gemv_add_norm", "code84_gemv_swiglu",
+                                "code84_gemv_qkv"};
+constexpr Names kTableNames = {
+    "table_gemv_sums", "", "table_gemv_store", "table_gemv_add", "", "", ""};
+
+/// Stored bits that popcount multiplies in a second on the smallest chip of a family: its cores *
+/// 128 lanes * clock / 1.25 issue slots a bit (seven cores of the M1 at 1.28 GHz; eight of the M2
+/// and of later ones at 1.4). Predicted, never measured; what hangs on it is only how often prefill
+/// looks up.
+constexpr double kBitsPerSecondM1 = 7 * 128 * 1.28e9 / 1.25;
+constexpr double kBitsPerSecondM2 = 8 * 128 * 1.40e9 / 1.25;
+constexpr int kFamilyM2 = 8;
+constexpr double kBufferSeconds = 0.25;
+
+}  // namespace
+
+GpuPolicy gpu_policy(int family) {
+  GpuPolicy policy;
+  const double bits = family >= kFamilyM2 ? kBitsPerSecondM2 : kBitsPerSecondM1;
+  policy.buffer_work = kBufferSeconds * bits;
+  return policy;
+}
+
+uint32_t attention_splits(const GpuPolicy& policy, int64_t tokens, int64_t positions) {
+  if (tokens != 1 || positions <= policy.split_positions) return 1;
+  const int64_t pieces = (positions + policy.split_positions - 1) / policy.split_positions;
+  return static_cast<uint32_t>(std::min<int64_t>(2 * pieces, policy.most_splits));
+}
+
+std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epilogue epilogue) {
+  const auto index = static_cast<size_t>(epilogue);
+  switch (matrix) {
+    case StoredWeight::TermTag::kSign:
+    case StoredWeight::TermTag::kFactored:
+      return sign == SignKernel::kPopcount ? kPopcountNames[index] : kSelectNames[index];
+    case StoredWeight::TermTag::kCode84:
+      return kCode84Names[index];
+    case StoredWeight::TermTag::kTable:
+      return kTableNames[index];
+  }
+  return "";
+}
+
+}  // namespace subbit

@@ -1,0 +1,39 @@
+// Which kernel does a job, and in how many pieces: the one place where device families differ. Pure
+// tables, so that what a device will run can be tested without it. Whatever is chosen, the numbers
+// are the same; only the time is not.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "backend/backend.h"
+#include "formats/stored_weight.h"
+
+namespace subbit {
+
+/// How a matrix of signs is multiplied: K1 counts bits of activation planes, K2 selects codes.
+enum class SignKernel { kPopcount, kSelect };
+
+struct GpuPolicy {
+  SignKernel sign_kernel = SignKernel::kPopcount;
+  /// Attention over more positions than this is split, so that one token's heads fill the device.
+  int64_t split_positions = 1024;
+  uint32_t most_splits = 16;
+  /// Prefill is cut into command buffers of about this many weight bits times tokens: a fraction of
+  /// a second, far from the watchdog, and an abort is not kept waiting.
+  double buffer_work = 0;
+};
+
+/// `family` as in GpuFacts; 0 gives what suits the slowest.
+GpuPolicy gpu_policy(int family);
+
+/// Parts of a cache of `positions` that one query row's attention is split into.
+uint32_t attention_splits(const GpuPolicy& policy, int64_t tokens, int64_t positions);
+
+/// What stores the integers of a matrix product.
+enum class Epilogue { kSums, kRank, kStore, kAdd, kAddNorm, kSwiglu, kQkv };
+
+/// The kernel's name, a literal; empty where there is none (a table has neither rank nor fusions).
+std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epilogue epilogue);
+
+}  // namespace subbit

@@ -1,0 +1,44 @@
+// What this machine offers.
+#include <algorithm>
+#include <string>
+
+#include "base/processor.h"
+#include "engine.h"
+#include "formats/signs/sign_dot.h"
+#include "runtime/devices.h"
+
+namespace subbit {
+
+DoctorReport doctor() {
+  DoctorReport report;
+  report.version = engine_version();
+  report.sign_kernel = sign_dot_kernel_name();
+  report.performance_cores = performance_cores();
+  try {
+    const std::unique_ptr<GpuDevice> device = open_gpu();
+    const GpuFacts& facts = device->facts();
+    report.has_gpu = true;
+    report.gpu_name = facts.name;
+    report.gpu_system = facts.system;
+    report.gpu_family = facts.family;
+    report.gpu_max_buffer_bytes = facts.max_buffer_bytes;
+    report.gpu_working_set_bytes = facts.working_set_bytes;
+    report.gpu_threadgroup_bytes = facts.threadgroup_bytes;
+    for (const std::string_view kernel : device->kernels()) {
+      KernelReport one;
+      one.name = kernel;
+      try {
+        one.max_threads = device->pipeline(kernel).max_threads();
+        one.usable = true;
+      } catch (const Error& error) {
+        one.reason = error.what();
+      }
+      report.kernels.push_back(std::move(one));
+    }
+  } catch (const Error& error) {
+    report.gpu_reason = error.what();
+  }
+  return report;
+}
+
+}  // namespace subbit

@@ -1,0 +1,38 @@
+// The tables that choose kernels.
+#include "backend/gpu/policy.h"
+
+#include "support/metal_on_cpu/metal_on_cpu.h"
+#include "support/test.h"
+
+namespace subbit {
+namespace {
+
+using Tag = StoredWeight::TermTag;
+
+TEST(every_kernel_the_policy_names_is_a_kernel_of_the_shaders) {
+  for (const SignKernel sign : {SignKernel::kPopcount, SignKernel::kSelect}) {
+    for (const Tag tag : {Tag::kSign, Tag::kCode84, Tag::kFactored, Tag::kTable}) {
+      for (int end = 0; end <= static_cast<int>(Epilogue::kQkv); ++end) {
+        const auto name = gemv_kernel(sign, tag, static_cast<Epilogue>(end));
+        if (name.empty()) continue;
+        EXPECT(!metal_on_cpu::arguments_of(name).empty());
+      }
+    }
+  }
+}
+
+TEST(attention_is_split_where_a_cache_is_long_and_for_single_tokens_only) {
+  const GpuPolicy policy = gpu_policy(7);
+  EXPECT(attention_splits(policy, 1, 1) == 1);
+  EXPECT(attention_splits(policy, 1, 1024) == 1);
+  EXPECT(attention_splits(policy, 1, 1025) > 1);
+  EXPECT(attention_splits(policy, 1, 1 << 20) == policy.most_splits);
+  EXPECT(attention_splits(policy, 2, 4096) == 1);
+}
+
+TEST(every_family_has_a_bound_on_a_command_buffers_work) {
+  for (int family = 0; family < 14; ++family) EXPECT(gpu_policy(family).buffer_work > 1e9);
+}
+
+}  // namespace
+}  // namespace subbit

@@ -1,0 +1,166 @@
+// Which device a model gets, and what is said about it.
+#include "runtime/devices.h"
+
+#include <future>
+#include <thread>
+
+#include "backend/metal/metal_device.h"
+#include "engine.h"
+#include "support/fake_metal/fake_metal.h"
+#include "support/files.h"
+#include "support/test.h"
+
+// A Mac has the real Metal: its tests are those of backend/gpu.
+#if !defined(__APPLE__)
+
+namespace subbit {
+namespace {
+
+using fake_metal::Settings;
+
+/// The fake Metal in place of the system's GPU, for the life of this object.
+struct FakeGpu {
+  explicit FakeGpu(const Settings& settings = {}) {
+    fake_metal::reset(settings);
+    set_gpu(open_metal_device);
+  }
+  ~FakeGpu() { set_gpu(nullptr); }
+};
+
+std::shared_ptr<LoadedModel> load(DeviceChoice device, const std::string& verdicts = "",
+                                  const std::string& name = "tiny-llama") {
+  LoadRequest request;
+  request.path = test::fixture("models/" + name);
+  request.threads = 1;
+  request.device = device;
+  request.verdicts = verdicts;
+  JobControl control;
+  return LoadedModel::load(request, control);
+}
+
+std::vector<int32_t> greedy(LoadedModel& model, int64_t count) {
+  GenerateRequest request;
+  request.prompt = {1, 5, 9};
+  request.max_tokens = count;
+  std::vector<int32_t> tokens;
+  std::promise<void> done;
+  model.generate(
+      request, std::make_shared<JobControl>(), [&](int32_t token) { tokens.push_back(token); },
+      [&](const GenerateResult&, const Error*) { done.set_value(); });
+  done.get_future().wait();
+  return tokens;
+}
+
+TEST(where_there_is_no_metal_auto_says_why_and_metal_is_refused) {
+  const auto model = load(DeviceChoice::kAuto);
+  EXPECT_EQ(model->facts().device.backend, "cpu");
+  EXPECT(model->facts().device.reason.find("not a Mac") != std::string::npos);
+  EXPECT_ERROR(ErrorCode::kDeviceUnavailable, "not a Mac", load(DeviceChoice::kMetal));
+  EXPECT_EQ(load(DeviceChoice::kCpu)->facts().device.reason, "");
+}
+
+TEST(a_gpu_that_gives_the_processors_answers_is_taken_and_writes_the_same_text) {
+  const FakeGpu gpu;
+  {
+    const auto model = load(DeviceChoice::kAuto);
+    EXPECT_EQ(model->facts().device.backend, "metal");
+    EXPECT_EQ(model->facts().device.name, "Fake M1");
+    EXPECT_EQ(model->facts().device.reason, "");
+    EXPECT(greedy(*model, 12) == greedy(*load(DeviceChoice::kCpu), 12));
+  }
+  EXPECT_EQ(fake_metal::counts().live_objects, 0);
+}
+
+TEST(a_verdict_is_remembered_for_the_chip_the_system_and_the_model) {
+  const std::string verdicts = test::temporary_directory() + "/devices.txt";
+  const FakeGpu gpu;
+  load(DeviceChoice::kMetal, verdicts);
+  const int64_t tried = fake_metal::counts().command_buffers;
+  EXPECT(tried > 0);
+  load(DeviceChoice::kMetal, verdicts);
+  EXPECT_EQ(fake_metal::counts().command_buffers, tried);
+  load(DeviceChoice::kMetal, verdicts, "tiny-llama3");
+  EXPECT(fake_metal::counts().command_buffers > tried);
+  EXPECT(test::read_file(verdicts).find("Fake M1|") == 0);
+}
+
+TEST(a_gpu_whose_answers_were_wrong_is_not_tried_again_and_the_processor_steps_in) {
+  const std::string verdicts = test::temporary_directory() + "/devices.txt";
+  const FakeGpu gpu;
+  load(DeviceChoice::kMetal, verdicts);
+  std::string text = test::read_file(verdicts);
+  text = text.substr(0, text.find('\t')) + "\twrong: its answers diverge\n";
+  test::write_file(verdicts, text);
+  const auto model = load(DeviceChoice::kAuto, verdicts);
+  EXPECT_EQ(model->facts().device.backend, "cpu");
+  EXPECT(model->facts().device.reason.find("its answers diverge") != std::string::npos);
+  EXPECT_ERROR(ErrorCode::kDeviceUnavailable, "did not pass its trial",
+               load(DeviceChoice::kMetal, verdicts));
+}
+
+TEST(what_a_mac_can_lack_is_said_in_words) {
+  Settings no_device;
+  no_device.no_device = true;
+  Settings old;
+  old.family = 3;
+  Settings compiler;
+  compiler.compile_error = "program_source:12:5: error: unknown type name 'simdgroup_matrix'";
+  for (const auto& [settings, words] :
+       {std::pair(no_device, "no GPU to this process"), std::pair(old, "older than Apple silicon"),
+        std::pair(compiler, "unknown type name")}) {
+    const FakeGpu gpu(settings);
+    EXPECT_ERROR(ErrorCode::kDeviceUnavailable, words, load(DeviceChoice::kMetal));
+    EXPECT(load(DeviceChoice::kAuto)->facts().device.reason.find(words) != std::string::npos);
+    EXPECT_EQ(fake_metal::counts().live_objects, 0);
+  }
+}
+
+TEST(a_gpu_with_one_wrong_kernel_is_found_out_and_not_used) {
+  const std::string verdicts = test::temporary_directory() + "/devices.txt";
+  Settings settings;
+  settings.broken_kernel = "rope";
+  const FakeGpu gpu(settings);
+  const auto model = load(DeviceChoice::kAuto, verdicts);
+  EXPECT_EQ(model->facts().device.backend, "cpu");
+  EXPECT(model->facts().device.reason.find("diverge") != std::string::npos);
+  EXPECT(test::read_file(verdicts).find("\twrong: ") != std::string::npos);
+}
+
+TEST(a_gpu_lost_during_the_trial_leaves_the_processor) {
+  Settings settings;
+  settings.lose_device_at = 1;
+  const FakeGpu gpu(settings);
+  const auto model = load(DeviceChoice::kAuto);
+  EXPECT_EQ(model->facts().device.backend, "cpu");
+  EXPECT(model->facts().device.reason.find("gave up") != std::string::npos);
+}
+
+TEST(two_models_share_the_gpu_from_two_threads) {
+  const FakeGpu gpu;
+  {
+    const auto first = load(DeviceChoice::kMetal);
+    const auto second = load(DeviceChoice::kMetal, "", "tiny-mistral");
+    const auto expected_first = greedy(*load(DeviceChoice::kCpu), 8);
+    const auto expected_second = greedy(*load(DeviceChoice::kCpu, "", "tiny-mistral"), 8);
+    auto other = std::async(std::launch::async, [&] { return greedy(*second, 8); });
+    EXPECT(greedy(*first, 8) == expected_first);
+    EXPECT(other.get() == expected_second);
+  }
+  EXPECT_EQ(fake_metal::counts().live_objects, 0);
+}
+
+TEST(doctor_names_every_kernel_of_the_gpu_or_says_why_there_is_none) {
+  EXPECT(!doctor().has_gpu || doctor().gpu_reason.empty());
+  const FakeGpu gpu;
+  const DoctorReport report = doctor();
+  EXPECT(report.has_gpu);
+  EXPECT_EQ(report.gpu_name, "Fake M1");
+  EXPECT_EQ(report.gpu_family, 7);
+  EXPECT(report.kernels.size() > 20);
+  for (const KernelReport& kernel : report.kernels) EXPECT(kernel.usable);
+}
+
+}  // namespace
+}  // namespace subbit
+
+#endif  // !defined(__APPLE__)
