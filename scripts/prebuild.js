@@ -29,7 +29,7 @@ const stubs = join(work, "stubs");
 const appleOptions = [
   ...["-F", `${stubs}/System/Library/Frameworks`, "-L", `${stubs}/usr/lib`],
   ...["-framework", "Accelerate", "-framework", "Metal", "-lobjc"],
-  ...["-needed_framework", "CoreGraphics"],
+  ...["-framework", "CoreGraphics"],
 ];
 
 /**
