@@ -88,6 +88,30 @@ TEST(an_observer_counts_the_scale_a_norm_left_on_its_rows) {
   EXPECT_EQ(squares.sums[1], 16.0 + 0.25 * 16.0 + 4.0);
 }
 
+TEST(an_observer_sums_the_products_of_those_it_was_asked_for) {
+  CountingBackend inner;
+  ThreadPool pool(2);
+  ObservingBackend observer(inner, {"w"}, pool);
+  Linear wanted;
+  wanted.name = "w";
+  wanted.shape = {1, 2};
+  Linear other = wanted;
+  other.name = "v";
+  float values[] = {1.0f, 2.0f, -1.0f, 3.0f, 4.0f, -1.0f};
+  float scales[] = {2.0f, 0.5f};
+  observer.linear(wanted, {values, 2, 2, 3, scales}, {});
+  observer.linear_add(wanted, {values, 1, 2, 3, nullptr}, {});
+  observer.linear(other, {values, 2, 2, 3, scales}, {});
+  const auto covariances = observer.take_covariances();
+  EXPECT_EQ(covariances.size(), size_t{1});
+  const Buffer<float>& products = covariances.at("w");
+  EXPECT_EQ(products.size(), int64_t{4});
+  EXPECT_NEAR(products[0], (4.0 + 0.25 * 9.0 + 1.0) / 3.0, 1e-6);
+  EXPECT_NEAR(products[1], (8.0 + 0.25 * 12.0 + 2.0) / 3.0, 1e-6);
+  EXPECT_EQ(products[1], products[2]);
+  EXPECT_NEAR(products[3], (16.0 + 0.25 * 16.0 + 4.0) / 3.0, 1e-6);
+}
+
 TEST(calibration_sees_every_linear_of_a_block_and_moves_only_when_told) {
   TinyModel tiny("tiny-llama");
   ThreadPool pool(2);
