@@ -21,6 +21,7 @@ struct Softmax {
 inline void start(thread Softmax& state) {
   state.largest = kLowest;
   state.sum = 0.0f;
+  UNROLL
   for (uint i = 0; i < kDimsPerLane; ++i) state.values[i] = 0.0f;
 }
 
@@ -36,9 +37,11 @@ inline void add_positions(thread Softmax& state, thread const float* q,
                           thread const CachedRows& cache, uint first, uint end, uint lane) {
   Stored stored;
   float scores[kKeysAtOnce];
+  UNROLL
   for (uint k = 0; k < kKeysAtOnce; ++k) {
     const uint at = min(first + k, end - 1) * cache.head_dim;
     float sum = 0.0f;
+    UNROLL
     for (uint i = 0; i < kDimsPerLane; ++i) {
       const uint d = lane + 32 * i;
       if (d < cache.head_dim) sum = fma(q[i], read_stored(stored, cache.keys, at + d), sum);
@@ -46,6 +49,7 @@ inline void add_positions(thread Softmax& state, thread const float* q,
     scores[k] = sum;
   }
   float largest = state.largest;
+  UNROLL
   for (uint k = 0; k < kKeysAtOnce; ++k) {
     scores[k] = simd_sum(scores[k]);
     scores[k] = first + k < end ? scores[k] : kLowest;
@@ -54,11 +58,14 @@ inline void add_positions(thread Softmax& state, thread const float* q,
   const float fade = fast::exp(state.largest - largest);
   state.largest = largest;
   state.sum *= fade;
+  UNROLL
   for (uint i = 0; i < kDimsPerLane; ++i) state.values[i] *= fade;
+  UNROLL
   for (uint k = 0; k < kKeysAtOnce; ++k) {
     const uint at = min(first + k, end - 1) * cache.head_dim;
     const float weight = first + k < end ? fast::exp(scores[k] - largest) : 0.0f;
     state.sum += weight;
+    UNROLL
     for (uint i = 0; i < kDimsPerLane; ++i) {
       const uint d = lane + 32 * i;
       if (d >= cache.head_dim) continue;
@@ -83,6 +90,7 @@ inline void attend(thread const AttentionArgs& args, device const float* q,
   const float scale = 1.0f / sqrt(float(args.head_dim));
   float scaled[kDimsPerLane];
   device const float* query = q + group.y * args.q_stride + group.x * args.head_dim;
+  UNROLL
   for (uint i = 0; i < kDimsPerLane; ++i) {
     const uint d = lane + 32 * i;
     scaled[i] = d < args.head_dim ? query[d] * scale : 0.0f;
@@ -101,6 +109,7 @@ inline void attend(thread const AttentionArgs& args, device const float* q,
     own[0] = state.largest;
     own[1] = state.sum;
   }
+  UNROLL
   for (uint i = 0; i < kDimsPerLane; ++i) {
     const uint d = lane + 32 * i;
     if (d < args.head_dim) own[2 + d] = state.values[i];

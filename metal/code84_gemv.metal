@@ -2,4 +2,5 @@
 // the rest is K1. Twin: formats/code84.
 #include "device/gemv_kernels.h"
 
-GEMV_KERNELS(code84_gemv, PopcountChunk, Code84Words)
+GEMV_KERNELS(code84_gemv, PopcountChunk, Code84Words, 1)
+GEMV_KERNELS(code84_columns, PopcountChunk, Code84Words, kColumnTokens)

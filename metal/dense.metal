@@ -12,12 +12,14 @@ inline void dense_gemv(thread const DenseGemvArgs& args, device const uchar* wei
   float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
   for (uint j = lane; j < args.columns; j += kSimdLanes) {
     const float value = x[j];
+    UNROLL
     for (uint r = 0; r < 4; ++r) {
       if (first_row + r >= args.rows) continue;
       const float w = read_stored(stored, weights, (first_row + r) * args.columns + j);
       sums[r] = fma(w, value, sums[r]);
     }
   }
+  UNROLL
   for (uint r = 0; r < 4; ++r) {
     const float sum = simd_sum(sums[r]);
     if (lane != r || first_row + r >= args.rows) continue;

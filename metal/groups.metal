@@ -15,6 +15,7 @@ inline void load_codes(thread ScaledCodes& chunk, device const uint* qvec, uint 
                        int largest, uint headroom) {
   const ChunkShift s = chunk_shift(qvec[qvec_meta_at(chunks) + c], largest, headroom);
   device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c;
+  UNROLL
   for (uint i = 0; i < 32; ++i) {
     const int code = int(words[i / 4] << (24 - 8 * (i % 4))) >> 24;
     const int magnitude = int(magnitude_of(code) >> s.drop);
@@ -35,11 +36,13 @@ inline float dot_chunk(thread const Int4&, device const uint* unit, uint group, 
   float sum = 0.0f;
   if (group == 64) {
     const uint shift = 4 * part;
+    UNROLL
     for (uint i = 0; i < 32; ++i) {
       const int nibble = int((unit[i / 4] >> (8 * (i % 4) + shift)) & 15u) - 8;
       sum = fma(float(nibble), chunk.codes[i], sum);
     }
   } else {
+    UNROLL
     for (uint i = 0; i < 32; ++i) {
       const int nibble = int((unit[i % 16 / 4] >> (8 * (i % 4) + i / 16 * 4)) & 15u) - 8;
       sum = fma(float(nibble), chunk.codes[i], sum);
@@ -51,6 +54,7 @@ inline float dot_chunk(thread const Int4&, device const uint* unit, uint group, 
 inline float dot_chunk(thread const Int8&, device const uint* unit, uint, uint part,
                        thread const ScaledCodes& chunk) {
   float sum = 0.0f;
+  UNROLL
   for (uint i = 0; i < 32; ++i) {
     const int code = int(unit[8 * part + i / 4] << (24 - 8 * (i % 4))) >> 24;
     sum = fma(float(code), chunk.codes[i], sum);
@@ -74,6 +78,7 @@ inline void group_gemv(thread const GroupGemvArgs& args, device const uchar* wei
     for (uint part = 0; part < chunks_in_group; ++part) {
       ScaledCodes chunk;
       load_codes(chunk, qvec, chunks, g * chunks_in_group + part, largest, args.headroom);
+      UNROLL
       for (uint r = 0; r < 4; ++r) {
         if (first_row + r >= args.rows) continue;
         device const uint* unit =
@@ -82,6 +87,7 @@ inline void group_gemv(thread const GroupGemvArgs& args, device const uchar* wei
       }
     }
     device const half* scales = (device const half*)(weights + args.scales_at);
+    UNROLL
     for (uint r = 0; r < 4; ++r) {
       if (first_row + r >= args.rows) continue;
       sums[r] = fma(products[r], float(scales[(first_row + r) * args.groups + g]), sums[r]);
@@ -89,6 +95,7 @@ inline void group_gemv(thread const GroupGemvArgs& args, device const uchar* wei
   }
   const int exponent = as_type<int>(qvec[kHeaderExponent]) + sum_exponent(largest, args.headroom);
   const float gain = ldexp(1.0f, exponent) * rho;
+  UNROLL
   for (uint r = 0; r < 4; ++r) {
     const float sum = simd_sum(sums[r]);
     if (lane != r || first_row + r >= args.rows) continue;

@@ -27,6 +27,7 @@ struct GemvArgs {
   uint32_t table_width;     // table: 4, 8 or 16 columns an index
   uint32_t vectors;         // table: indices of a row
   uint32_t rounding_shift;  // table: R of formats/table/table.cc
+  uint32_t tokens;          // *_columns: of the whole dispatch
 };
 
 enum EpilogueFlag : uint32_t {
@@ -53,6 +54,9 @@ enum : uint32_t {
   kSwigluThreads = 256,  // so that a threadgroup owns whole chunks of silu(gate) * up
 };
 
+/// Tokens whose products one threadgroup of the *_columns kernels computes from one load of words.
+enum : uint32_t { kColumnTokens = 4 };
+
 /// The lanes a row of `chunks` words fills best; the more lanes, the better, where several do.
 inline uint32_t gemv_lanes_log2(uint32_t chunks) {
   uint32_t best = 5;
@@ -74,7 +78,7 @@ inline uint32_t gemv_groups(uint32_t rows, uint32_t threads, uint32_t lanes_log2
   return (pairs + each - 1) / each;
 }
 
-/// Bytes of threadgroup memory 0: an int for each row.
+/// Bytes of threadgroup memory 0: an int for each row; *_columns: times kColumnTokens.
 inline uint32_t gemv_threadgroup_bytes(uint32_t threads, uint32_t lanes_log2) {
   return 4 * 8 * gemv_pairs(threads, lanes_log2);
 }

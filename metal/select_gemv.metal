@@ -3,4 +3,4 @@
 // there; the text cannot tell.
 #include "device/gemv_kernels.h"
 
-GEMV_KERNELS(select_gemv, SelectChunk, SignWords)
+GEMV_KERNELS(select_gemv, SelectChunk, SignWords, 1)

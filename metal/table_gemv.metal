@@ -13,6 +13,7 @@ inline void load_bytes(thread CodeBytes& chunk, device const uint* qvec, uint ch
                        int largest, uint headroom) {
   const ChunkShift s = chunk_shift(qvec[qvec_meta_at(chunks) + c], largest, headroom);
   device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c;
+  UNROLL
   for (uint i = 0; i < 32; ++i) {
     const int code = int(words[i / 4] << (24 - 8 * (i % 4))) >> 24;
     const int magnitude = int(magnitude_of(code) >> s.drop);
@@ -32,6 +33,7 @@ inline int dot_bytes(uint entries, thread const int* codes) {
 inline int dot_row(thread const CodeBytes& chunk, thread const GemvArgs& args, uint step,
                    device const uint* row, device const uint* table) {
   int sum = 0;
+  UNROLL
   for (uint four = 0; four < 8; ++four) {
     const uint column = 32 * step + 4 * four;
     const uint vector = column / args.table_width;
@@ -55,6 +57,7 @@ inline void multiply_table(device const uint* words, device const uint* table,
     CodeBytes chunk;
     load_bytes(chunk, input.qvec, input.chunks, args.first_chunk + step, input.largest,
                input.headroom);
+    UNROLL
     for (uint i = 0; i < 8; ++i) {
       const uint quad = place.quads[i / 4];
       if (4 * quad >= args.rows) continue;

@@ -54,11 +54,11 @@ export function jobs() {
 
 /**
  * Runs a script's main function; a BuildError becomes one message and exit code 1.
- * @param {() => void} main
+ * @param {() => void | Promise<void>} main
  */
-export function runMain(main) {
+export async function runMain(main) {
   try {
-    main();
+    await main();
   } catch (error) {
     if (!(error instanceof BuildError)) throw error;
     console.error(`subbit: ${error.message}`);

@@ -1,5 +1,6 @@
 // What every shader includes first: Metal's library, and the macros that let the same text be
-// C++ for test/support/metal_on_cpu, which defines its own KERNEL before it includes a shader.
+// C++ for test/support/metal_on_cpu, which defines its own of KERNEL, THREADGROUP
+// and UNROLL before it includes a shader.
 #pragma once
 
 #ifdef __METAL_VERSION__
@@ -7,6 +8,8 @@
 using namespace metal;
 #define KERNEL(name, parameters) kernel void name parameters
 #define THREADGROUP(index) [[threadgroup(index)]]
+// Before a loop over an array that must live in registers: one that is left rolled spills it.
+#define UNROLL _Pragma("clang loop unroll(full)")
 #endif
 
 #include "../qvec.h"

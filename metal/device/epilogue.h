@@ -78,6 +78,18 @@ inline GemvInput gemv_input(device const uint* qvec, thread const GemvArgs& args
   return input;
 }
 
+/// Of the tokens of block `block`; those past the last repeat it, and nobody reads what they give.
+template <uint kTokens>
+inline void gemv_inputs(thread GemvInput* inputs, device const uint* qvecs,
+                        thread const GemvArgs& args, uint block, uint lane) {
+  UNROLL
+  for (uint t = 0; t < kTokens; ++t) {
+    uint token = block * kTokens + t;
+    if (kTokens > 1) token = min(token, args.tokens - 1);
+    inputs[t] = gemv_input(qvecs + token * qvec_words(args.input_chunks), args, lane);
+  }
+}
+
 inline RowScales row_scales(device const half* post, device const float* bias, uint flags) {
   RowScales scales;
   scales.post = post;

@@ -33,6 +33,7 @@ inline GemvPlace gemv_place(thread const GemvArgs& args, uint group, uint thread
 template <uint kHalf>
 inline void fold_rows(thread int* sums, uint lane, uint mask) {
   const bool upper = (lane & mask) != 0;
+  UNROLL
   for (uint i = 0; i < kHalf; ++i) {
     const int send = upper ? sums[i] : sums[i + kHalf];
     const int keep = upper ? sums[i + kHalf] : sums[i];
@@ -68,7 +69,7 @@ struct Code84Words {};  // half a block of 256 columns: four chunks from four wo
 inline uint steps_of(thread const SignWords&, uint chunks) { return chunks; }
 inline uint steps_of(thread const Code84Words&, uint chunks) { return chunks / 4; }
 
-/// The vector a kernel multiplies by.
+/// A vector that a kernel multiplies by.
 struct GemvInput {
   device const uint* qvec;
   uint chunks;
@@ -76,17 +77,32 @@ struct GemvInput {
   uint headroom;
 };
 
-/// Rows of a quad that is not there are zeros, whatever is added to them: nobody reads them.
+/// One chunk of one vector against the eight rows' words.
 template <typename Chunk>
-inline void add_step(thread const SignWords&, thread Chunk& chunk, device const uint4* words,
-                     thread const GemvArgs& args, thread const GemvPlace& place, uint step,
-                     thread const GemvInput& input, thread int* sums, thread int& total) {
-  const uint quads = (args.rows + 3) / 4;
-  load_chunk(chunk, input.qvec, input.chunks, args.first_chunk + step, input.largest,
-             input.headroom);
+inline void add_chunk(uint4 near, uint4 far, uint c, thread const GemvInput& input,
+                      thread int* sums, thread int& total) {
+  Chunk chunk;
+  load_chunk(chunk, input.qvec, input.chunks, c, input.largest, input.headroom);
   total += chunk.total * chunk.scale;
-  if (place.quads[0] < quads) add_unit(words[place.quads[0] * args.chunks + step], chunk, sums);
-  if (place.quads[1] < quads) add_unit(words[place.quads[1] * args.chunks + step], chunk, sums + 4);
+  add_unit(near, chunk, sums);
+  add_unit(far, chunk, sums + 4);
+}
+
+/// Words are loaded once for all tokens. Rows of a quad that is not there are zeros, whatever is
+/// added to them: nobody reads them.
+template <typename Chunk, uint kTokens>
+inline void add_step(thread const SignWords&, device const uint4* words,
+                     thread const GemvArgs& args, thread const GemvPlace& place, uint step,
+                     thread const GemvInput* inputs, thread int* sums, thread int* totals) {
+  const uint quads = (args.rows + 3) / 4;
+  uint4 near = uint4(0u);
+  uint4 far = uint4(0u);
+  if (place.quads[0] < quads) near = words[place.quads[0] * args.chunks + step];
+  if (place.quads[1] < quads) far = words[place.quads[1] * args.chunks + step];
+  UNROLL
+  for (uint t = 0; t < kTokens; ++t) {
+    add_chunk<Chunk>(near, far, args.first_chunk + step, inputs[t], sums + 8 * t, totals[t]);
+  }
 }
 
 /// The step's four sign words of one quad, from the block's four stored words: word t of the block
@@ -100,49 +116,57 @@ inline void expand_code84(device const uint4* stored, bool upper, thread uint4* 
   out[3] = out[1] ^ stored[2];
 }
 
-template <typename Chunk>
-inline void add_step(thread const Code84Words&, thread Chunk& chunk, device const uint4* words,
+template <typename Chunk, uint kTokens>
+inline void add_step(thread const Code84Words&, device const uint4* words,
                      thread const GemvArgs& args, thread const GemvPlace& place, uint step,
-                     thread const GemvInput& input, thread int* sums, thread int& total) {
+                     thread const GemvInput* inputs, thread int* sums, thread int* totals) {
   const uint quads = (args.rows + 3) / 4;
   const uint stored = args.chunks / 2;  // words of a row
-  const uint block = step / 2;
-  uint4 low[4] = {uint4(0u), uint4(0u), uint4(0u), uint4(0u)};
-  uint4 high[4] = {uint4(0u), uint4(0u), uint4(0u), uint4(0u)};
-  if (place.quads[0] < quads) {
-    expand_code84(words + place.quads[0] * stored + 4 * block, step % 2 != 0, low);
-  }
-  if (place.quads[1] < quads) {
-    expand_code84(words + place.quads[1] * stored + 4 * block, step % 2 != 0, high);
-  }
-  for (uint t = 0; t < 4; ++t) {
-    load_chunk(chunk, input.qvec, input.chunks, args.first_chunk + 4 * step + t, input.largest,
-               input.headroom);
-    total += chunk.total * chunk.scale;
-    add_unit(low[t], chunk, sums);
-    add_unit(high[t], chunk, sums + 4);
+  const uint at = step / 2 * 4;
+  uint4 near[4] = {uint4(0u), uint4(0u), uint4(0u), uint4(0u)};
+  uint4 far[4] = {uint4(0u), uint4(0u), uint4(0u), uint4(0u)};
+  const bool upper = step % 2 != 0;
+  if (place.quads[0] < quads) expand_code84(words + place.quads[0] * stored + at, upper, near);
+  if (place.quads[1] < quads) expand_code84(words + place.quads[1] * stored + at, upper, far);
+  UNROLL
+  for (uint i = 0; i < 4; ++i) {
+    const uint c = args.first_chunk + 4 * step + i;
+    UNROLL
+    for (uint t = 0; t < kTokens; ++t) {
+      add_chunk<Chunk>(near[i], far[i], c, inputs[t], sums + 8 * t, totals[t]);
+    }
   }
 }
 
-/// Row r of quad `slot` of pair p goes to integers[4 * (slot * pairs + p) + r]. Ends in a barrier.
-template <typename Chunk, typename Words>
+/// Row r of quad `slot` of pair p of token t goes to
+/// integers[8 * pairs * t + 4 * (slot * pairs + p) + r]. Ends in a barrier.
+template <typename Chunk, typename Words, uint kTokens>
 inline void multiply_signs(device const uint4* words, thread const GemvArgs& args,
-                           thread const GemvPlace& place, thread const GemvInput& input,
+                           thread const GemvPlace& place, thread const GemvInput* inputs,
                            threadgroup int* integers) {
-  int sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-  int total = 0;
-  Chunk chunk;
+  int sums[8 * kTokens];
+  int totals[kTokens];
+  UNROLL
+  for (uint i = 0; i < 8 * kTokens; ++i) sums[i] = 0;
+  UNROLL
+  for (uint t = 0; t < kTokens; ++t) totals[t] = 0;
   Words kind;
   const uint steps = steps_of(kind, args.chunks);
   for (uint step = place.lane; step < steps; step += place.lanes) {
-    add_step(kind, chunk, words, args, place, step, input, sums, total);
+    add_step<Chunk, kTokens>(kind, words, args, place, step, inputs, sums, totals);
   }
-  for (uint i = 0; i < 8; ++i) sums[i] = 2 * sums[i] - total;
-  const int sum = reduce_rows(sums, place.lane, args.lanes_log2);
   const uint copies = place.lanes / 8;  // lanes that end with the same row
-  if (place.lane % copies == 0) {
-    const uint row = place.lane / copies;
-    integers[4 * (row / 4 * place.pairs + place.pair) + row % 4] = sum;
+  UNROLL
+  for (uint t = 0; t < kTokens; ++t) {
+    thread int* own = sums + 8 * t;
+    UNROLL
+    for (uint i = 0; i < 8; ++i) own[i] = 2 * own[i] - totals[t];
+    const int sum = reduce_rows(own, place.lane, args.lanes_log2);
+    if (place.lane % copies == 0) {
+      const uint row = place.lane / copies;
+      const uint at = 4 * (row / 4 * place.pairs + place.pair) + row % 4;
+      integers[8 * place.pairs * t + at] = sum;
+    }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 }

@@ -36,6 +36,7 @@ inline void load_chunk(thread PopcountChunk& chunk, device const uint* qvec, uin
   } else {  // far below the largest: the low planes fall away
     uint total = 0;
     chunk.sign = words[0];
+    UNROLL
     for (uint p = 0; p < kMagnitudePlanes; ++p) {
       const uint plane = p + s.drop < kMagnitudePlanes ? words[1 + p + s.drop] : 0u;
       chunk.planes[p] = plane;
@@ -72,6 +73,7 @@ inline void load_chunk(thread SelectChunk& chunk, device const uint* qvec, uint 
   device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c;
   chunk.scale = 1 << s.shift;
   int total = 0;
+  UNROLL
   for (uint i = 0; i < 32; ++i) {
     const int code = int(words[i / 4] << (24 - 8 * (i % 4))) >> 24;
     const int magnitude = int(magnitude_of(code) >> s.drop);
@@ -88,6 +90,7 @@ inline int selected(uint w, thread const SelectChunk& chunk) {
   float b = 0.0f;
   float c = 0.0f;
   float d = 0.0f;
+  UNROLL
   for (uint i = 0; i < 32; i += 4) {
     a += select(0.0f, chunk.codes[i], (w & (1u << i)) != 0);
     b += select(0.0f, chunk.codes[i + 1], (w & (2u << i)) != 0);

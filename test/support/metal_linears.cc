@@ -77,6 +77,19 @@ PackedLinear factored(Shape shape, int64_t rank, Extras extras, uint64_t seed) {
   return linear;
 }
 
+Dispatch gemv_dispatch(const std::string& kernel, const shader::GemvArgs& args, uint32_t threads,
+                       uint32_t tokens) {
+  const uint32_t at_once =
+      kernel.find("_columns_") == std::string::npos ? 1u : uint32_t{shader::kColumnTokens};
+  Dispatch dispatch;
+  dispatch.kernel = kernel;
+  dispatch.grid = {shader::gemv_groups(args.rows, threads, args.lanes_log2),
+                   (tokens + at_once - 1) / at_once};
+  dispatch.threads = {threads};
+  dispatch.threadgroup_bytes = {at_once * shader::gemv_threadgroup_bytes(threads, args.lanes_log2)};
+  return dispatch;
+}
+
 TwoStages::TwoStages(const Packed& packed, const std::vector<uint32_t>& qvecs, uint32_t count)
     : tokens(count),
       rank(static_cast<uint32_t>(only_term(packed).shape.rank)),
@@ -99,14 +112,11 @@ void TwoStages::run_first(const std::string& prefix) {
   shader::GemvArgs args = whole_matrix(rank, columns);
   shader::EpilogueArgs between{};
   if (s_mid.size() == rank) between.flags = shader::kEpilogueMidScale;
-  run_in_every_order(
-      {prefix + "_rank",
-       {shader::gemv_groups(args.rows, shader::kGemvThreads, args.lanes_log2), tokens},
-       {shader::kGemvThreads},
-       {bytes_of(args), bytes_of(between), v.binding(), input.binding(), s_mid.binding(),
-        rank_qvecs.binding(), status.binding()},
-       {shader::gemv_threadgroup_bytes(shader::kGemvThreads, args.lanes_log2)}},
-      {5, 6});
+  args.tokens = tokens;
+  Dispatch dispatch = gemv_dispatch(prefix + "_rank", args, shader::kGemvThreads, tokens);
+  dispatch.buffers = {bytes_of(args),  bytes_of(between),    v.binding(),     input.binding(),
+                      s_mid.binding(), rank_qvecs.binding(), status.binding()};
+  run_in_every_order(dispatch, {5, 6});
 }
 
 void TwoStages::run_second(const std::string& kernel, uint32_t threads,
@@ -116,12 +126,10 @@ void TwoStages::run_second(const std::string& kernel, uint32_t threads,
   buffers.insert(buffers.end(), targets.begin(), targets.end());
   outputs.push_back(buffers.size());
   buffers.push_back(status.binding());
-  run_in_every_order({kernel,
-                      {shader::gemv_groups(second.rows, threads, second.lanes_log2), tokens},
-                      {threads},
-                      buffers,
-                      {shader::gemv_threadgroup_bytes(threads, second.lanes_log2)}},
-                     outputs);
+  second.tokens = tokens;
+  Dispatch dispatch = gemv_dispatch(kernel, second, threads, tokens);
+  dispatch.buffers = buffers;
+  run_in_every_order(dispatch, outputs);
 }
 
 std::vector<float> cpu_linear(const Packed& packed, const QuantizedRows& codes,

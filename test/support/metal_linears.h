@@ -35,6 +35,10 @@ enum class Extras { kNone, kBiasAndMidScale };
 /// One factored term of random signs; `seed` tells linears apart.
 PackedLinear factored(Shape shape, int64_t rank, Extras extras, uint64_t seed = 0);
 
+/// Grid and threadgroup memory of a sign kernel; `kernel` says whether tokens go four at a time.
+Dispatch gemv_dispatch(const std::string& kernel, const shader::GemvArgs& args, uint32_t threads,
+                       uint32_t tokens);
+
 /// A factored linear's two dispatches; the second one's epilogue is the caller's.
 struct TwoStages {
   TwoStages(const Packed& packed, const std::vector<uint32_t>& qvecs, uint32_t tokens);

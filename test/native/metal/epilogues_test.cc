@@ -93,7 +93,8 @@ TEST(metal_swiglu_epilogue_multiplies_gate_and_up) {
     for (uint32_t log2 = 3; log2 <= 5; ++log2) {
       s.second.lanes_log2 = log2;
       const ExactBuffer<uint32_t> out(size_t{2} * shader::qvec_words(chunks));
-      s.run_second("sign_gemv_swiglu", shader::kSwigluThreads, {out.binding()}, {6});
+      s.run_second(log2 == 4 ? "sign_columns_swiglu" : "sign_gemv_swiglu", shader::kSwigluThreads,
+                   {out.binding()}, {6});
       expect_same_words(out.values(), make_qvecs(cpu_quantize(product, 2), {}),
                         "ffn " + std::to_string(ffn));
     }
@@ -130,7 +131,7 @@ TEST(metal_qkv_epilogue_rotates_and_fills_the_cache) {
     const ExactBuffer<std::byte> values(cached * element);
     const ExactBuffer<float> cosine(rope.cosine);
     const ExactBuffer<float> sine(rope.sine);
-    s.run_second("sign_gemv_qkv", shader::kGemvThreads,
+    s.run_second(c.halves ? "sign_gemv_qkv" : "sign_columns_qkv", shader::kGemvThreads,
                  {q.binding(), keys.binding(), values.binding(), cosine.binding(), sine.binding()},
                  {6, 7, 8});
 

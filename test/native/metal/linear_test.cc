@@ -48,13 +48,11 @@ void expect_sums_exact(const std::string& kernel, const Problem& p, uint32_t lan
   const ExactBuffer<uint32_t> qvecs(p.qvecs);
   const ExactBuffer<uint32_t> sums(size_t{tokens} * p.rows);
   const ExactBuffer<int32_t> exponents(tokens);
-  run_in_every_order({kernel,
-                      {shader::gemv_groups(p.rows, shader::kGemvThreads, lanes_log2), tokens},
-                      {shader::kGemvThreads},
-                      {bytes_of(args), bytes_of(epilogue), words.binding(), qvecs.binding(),
-                       sums.binding(), exponents.binding()},
-                      {shader::gemv_threadgroup_bytes(shader::kGemvThreads, lanes_log2)}},
-                     {4, 5});
+  args.tokens = tokens;
+  Dispatch dispatch = gemv_dispatch(kernel, args, shader::kGemvThreads, tokens);
+  dispatch.buffers = {bytes_of(args),  bytes_of(epilogue), words.binding(),
+                      qvecs.binding(), sums.binding(),     exponents.binding()};
+  run_in_every_order(dispatch, {4, 5});
   ThreadPool pool(1);
   SignOperand operand;
   load_sign_operand(p.codes, operand, pool);
@@ -80,6 +78,13 @@ TEST(metal_sign_gemv_sums_equal_the_cpu_to_the_bit) {
   }
   expect_sums_exact("sign_gemv_sums", make_problem(70, 4096, 1, Values::kLargest), 5);
   expect_sums_exact("sign_gemv_sums", make_problem(9, 11008, 2, Values::kLargest), 3);
+}
+
+TEST(metal_sign_columns_sums_equal_the_cpu_for_any_number_of_tokens) {
+  for (const uint32_t tokens : {1u, 3u, 4u, 5u, 9u}) {
+    const Problem p = make_problem(37, 172, tokens, Values::kSpread);
+    for (uint32_t log2 = 3; log2 <= 5; ++log2) expect_sums_exact("sign_columns_sums", p, log2);
+  }
 }
 
 TEST(metal_select_gemv_sums_equal_the_cpu_to_the_bit) {
@@ -122,6 +127,12 @@ TEST(metal_code84_gemv_sums_equal_the_cpu_to_the_bit) {
                     sums.binding(), exponents.binding()},
                    {shader::gemv_threadgroup_bytes(shader::kGemvThreads, log2)}};
         run_in_every_order(d, {4, 5});
+        args.tokens = 1;
+        const std::vector<uint32_t> first = sums.values();
+        d.kernel = "code84_columns_sums";
+        d.threadgroup_bytes[0] *= shader::kColumnTokens;
+        run_in_every_order(d, {4, 5});
+        expect_same_words(sums.values(), first, "code84_columns");
         d.kernel = "sign_gemv_sums";
         d.buffers[2] = wide.binding();
         d.buffers[4] = wanted.binding();
@@ -147,7 +158,7 @@ TEST(metal_factored_linear_equals_the_cpu_to_the_bit) {
         cpu_quantize(make_values(static_cast<size_t>(2 * c.shape.cols), Values::kSpread, 3), 2);
     const std::vector<uint32_t> qvecs = make_qvecs(codes, rho);
     const auto h = random_floats(static_cast<size_t>(2 * c.shape.rows), 12);
-    for (const std::string prefix : {"sign_gemv", "select_gemv"}) {
+    for (const std::string prefix : {"sign_gemv", "select_gemv", "sign_columns"}) {
       for (const bool add : {false, true}) {
         TwoStages s(packed, qvecs, 2);
         s.run_first(prefix);

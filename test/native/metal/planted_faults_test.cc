@@ -66,7 +66,11 @@ int wrong_orders(const std::string& prefix, uint32_t columns) {
   int wrong = 0;
   for (const ThreadOrder order : kThreadOrders) {
     const auto right = sums_of("sign_gemv_sums", codes, signs, rows, order);
-    if (sums_of(prefix + "sign_gemv_sums", codes, signs, rows, order) != right) ++wrong;
+    try {
+      if (sums_of(prefix + "sign_gemv_sums", codes, signs, rows, order) != right) ++wrong;
+    } catch (const MetalError&) {  // where accesses are traced
+      ++wrong;
+    }
   }
   return wrong;
 }

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 
+#include "support/metal_on_cpu/access_tracer.h"
 #include "support/metal_on_cpu/threadgroup.h"
 
 namespace subbit::metal_on_cpu {
@@ -100,9 +102,43 @@ void* thread_value(const Dispatch& dispatch, const Argument& argument, ThreadVal
   refuse(dispatch, "unknown attribute " + argument.attribute);
 }
 
+/// Everything the kernel may touch, with its name in the signature.
+std::vector<TracedRegion> traced_regions(const Dispatch& dispatch, const Kernel& kernel,
+                                         const SharedValues& shared) {
+  std::vector<TracedRegion> regions;
+  size_t memory = 0;
+  for (size_t i = 0; i < kernel.arguments.size(); ++i) {
+    const Argument& argument = kernel.arguments[i];
+    const auto* data = static_cast<const std::byte*>(shared.values[i]);
+    if (argument.kind == Argument::Kind::kThreadgroup) {
+      regions.push_back({argument.name, data, shared.sizes[memory++], Memory::kThreadgroup});
+    } else if (argument.kind == Argument::Kind::kDeviceRead ||
+               argument.kind == Argument::Kind::kDeviceWrite) {
+      const size_t bytes = dispatch.buffers[argument.index].bytes;
+      regions.push_back({argument.name, data, bytes, Memory::kDevice});
+    }
+  }
+  return regions;
+}
+
+/// Reports accesses to a tracer while it lives.
+class Tracing {
+ public:
+  explicit Tracing(std::vector<TracedRegion> regions) : tracer_(std::move(regions)) {
+    AccessTracer::current() = &tracer_;
+  }
+  ~Tracing() { AccessTracer::current() = nullptr; }
+  AccessTracer& tracer() { return tracer_; }
+
+ private:
+  AccessTracer tracer_;
+};
+
 }  // namespace
 
-void run(const Dispatch& dispatch) {
+void run(const Dispatch& dispatch) { run_counted(dispatch); }
+
+Counts run_counted(const Dispatch& dispatch) {
   const Kernel& kernel = find_kernel(dispatch.kernel);
   check_sizes(dispatch);
   const SharedValues shared = shared_values(dispatch, kernel);
@@ -121,6 +157,8 @@ void run(const Dispatch& dispatch) {
     }
     rows[t] = &all[t * count];
   }
+  std::optional<Tracing> tracing;
+  if (accesses_are_traced()) tracing.emplace(traced_regions(dispatch, kernel, shared));
   Threadgroup threadgroup(kernel, threads, dispatch.order, dispatch.seed);
   for (uint64_t g = 0; g < dispatch.grid.count(); ++g) {
     const Size3& grid = dispatch.grid;
@@ -133,8 +171,17 @@ void run(const Dispatch& dispatch) {
       // NaNs as floats, -1 as integers: neither passes for a zero.
       std::memset(shared.memory[m].get(), 0xFF, shared.sizes[m]);
     }
-    threadgroup.run(rows);
+    if (tracing) tracing->tracer().start_threadgroup();
+    threadgroup.run(static_cast<uint32_t>(g), rows);
+    if (tracing && !tracing->tracer().race().empty()) refuse(dispatch, tracing->tracer().race());
   }
+  Counts counts;
+  counts.threadgroups = dispatch.grid.count();
+  counts.threads = threadgroup.events().threads;
+  counts.simd_operations = threadgroup.events().simd_operations;
+  counts.barriers = threadgroup.events().barriers;
+  if (tracing) counts.traffic = tracing->tracer().traffic();
+  return counts;
 }
 
 }  // namespace subbit::metal_on_cpu

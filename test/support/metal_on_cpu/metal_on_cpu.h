@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "support/metal_on_cpu/access_tracer.h"
+
 namespace subbit::metal_on_cpu {
 
 /// What the kernel did wrong, or the dispatch: "sign_gemv_store: ...".
@@ -52,6 +54,16 @@ inline constexpr size_t kMostThreadgroupBytes = 32768;
 
 /// Runs every threadgroup, one after another. Throws MetalError; buffers may then be half written.
 void run(const Dispatch& dispatch);
+
+/// What a dispatch did, for the tables of counted speed.
+struct Counts {
+  uint64_t threadgroups = 0;
+  uint64_t threads = 0;
+  uint64_t simd_operations = 0;  // each by 32 lanes
+  uint64_t barriers = 0;         // each by a threadgroup
+  std::vector<Traffic> traffic;  // of each buffer and threadgroup memory; only in a tracing build
+};
+Counts run_counted(const Dispatch& dispatch);
 
 /// How a kernel takes one of its arguments.
 struct Argument {

@@ -190,22 +190,27 @@ inline simd_vote simd_ballot(bool value, SUBBIT_SITE) {
   return simd_vote(bits);
 }
 
-enum class mem_flags { mem_none, mem_device, mem_threadgroup };
-inline void threadgroup_barrier(mem_flags, SUBBIT_SITE) {
-  subbit::metal_on_cpu::Threadgroup::current()->barrier(Site{"threadgroup_barrier", file, line});
+enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
+inline mem_flags operator|(mem_flags a, mem_flags b) {
+  return static_cast<mem_flags>(static_cast<int>(a) | static_cast<int>(b));
+}
+inline void threadgroup_barrier(mem_flags flags, SUBBIT_SITE) {
+  const int bits = static_cast<int>(flags);
+  subbit::metal_on_cpu::Threadgroup::current()->barrier({(bits & 1) != 0, (bits & 2) != 0},
+                                                        Site{"threadgroup_barrier", file, line});
 }
 inline void simdgroup_barrier(mem_flags, SUBBIT_SITE) {
-  exchange(0, Site{"simdgroup_barrier", file, line});
+  subbit::metal_on_cpu::Threadgroup::current()->simdgroup_barrier(
+      Site{"simdgroup_barrier", file, line});
 }
 
 enum memory_order { memory_order_relaxed };
 struct atomic_uint {
   uint value;
 };
+// Elsewhere, so that a tracing build does not take it for a load and a store.
 inline uint atomic_fetch_or_explicit(atomic_uint* a, uint bits, memory_order) {
-  const uint before = a->value;
-  a->value |= bits;
-  return before;
+  return subbit::metal_on_cpu::atomic_or(&a->value, bits);
 }
 
 }  // namespace metal
@@ -217,6 +222,7 @@ inline uint atomic_fetch_or_explicit(atomic_uint* a, uint bits, memory_order) {
 #define thread
 #define constant const
 #define THREADGROUP(index)
+#define UNROLL
 #define KERNEL(name, parameters)                                                                 \
   void name parameters;                                                                          \
   static const ::subbit::metal_on_cpu::Registration registration_of_##name(                      \

@@ -21,6 +21,12 @@ struct MakeCurrent {
 
 }  // namespace
 
+uint32_t atomic_or(uint32_t* word, uint32_t bits) {
+  const uint32_t before = *word;
+  *word |= bits;
+  return before;
+}
+
 Threadgroup* Threadgroup::current() { return current_threadgroup; }
 
 Threadgroup::Threadgroup(const Kernel& kernel, uint32_t threads, ThreadOrder order, uint64_t seed)
@@ -38,16 +44,20 @@ void Threadgroup::enter(void* thread) {
   self->state = State::kDone;
 }
 
-void Threadgroup::run(const std::vector<void* const*>& values) {
+void Threadgroup::run(uint32_t number, const std::vector<void* const*>& values) {
   const MakeCurrent scope(this);
+  number_ = number;
   for (size_t i = 0; i < threads_.size(); ++i) {
     Thread& thread = *threads_[i];
     thread.values = values[i];
     thread.state = State::kReady;
     thread.exchanges = 0;
+    thread.simdgroup_barriers = 0;
     thread.fiber.start(enter, &thread);
   }
-  interval_ = 0;
+  device_interval_ = 0;
+  threadgroup_interval_ = 0;
+  for (Simdgroup& group : simdgroups_) group.barriers = 0;
   events_.threads += threads_.size();
   std::vector<size_t> turns(simdgroups_.size());
   std::iota(turns.begin(), turns.end(), size_t{0});
@@ -109,7 +119,8 @@ bool Threadgroup::release_barrier() {
   }
   if (first.state == State::kDone) return false;
   for (const auto& thread : threads_) thread->state = State::kReady;
-  ++interval_;
+  if (first.orders.device) ++device_interval_;
+  if (first.orders.threadgroup) ++threadgroup_interval_;
   ++events_.barriers;
   return true;
 }
@@ -149,6 +160,23 @@ const std::byte* Threadgroup::exchange(const void* value, size_t bytes, const Si
   return &slots[0][0];
 }
 
-void Threadgroup::barrier(const Site& site) { wait(State::kBarrier, site); }
+void Threadgroup::simdgroup_barrier(const Site& site) {
+  wait(State::kSimd, site);
+  // All lanes are past it now; the first to run again says so.
+  Simdgroup& group = simdgroups_[running_ / kLanes];
+  Thread& self = *threads_[running_];
+  group.barriers = std::max(group.barriers, ++self.simdgroup_barriers);
+}
+
+void Threadgroup::barrier(Orders orders, const Site& site) {
+  threads_[running_]->orders = orders;
+  wait(State::kBarrier, site);
+}
+
+Accessor Threadgroup::accessor(Memory memory) const {
+  const bool device = memory == Memory::kDevice;
+  return {number_, running_, device ? device_interval_ : threadgroup_interval_,
+          simdgroups_[running_ / kLanes].barriers};
+}
 
 }  // namespace subbit::metal_on_cpu

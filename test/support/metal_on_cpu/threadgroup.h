@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "support/metal_on_cpu/access_tracer.h"
 #include "support/metal_on_cpu/fiber.h"
 #include "support/metal_on_cpu/kernel_registry.h"
 
@@ -35,11 +36,15 @@ struct Events {
   uint64_t threads = 0;
 };
 
+/// Ors bits into *word; returns what was there.
+uint32_t atomic_or(uint32_t* word, uint32_t bits);
+
 class Threadgroup {
  public:
   Threadgroup(const Kernel& kernel, uint32_t threads, ThreadOrder order, uint64_t seed);
-  /// Runs one threadgroup from its first to its last instruction. `values` [threads][arguments].
-  void run(const std::vector<void* const*>& values);
+  /// Runs one threadgroup, the `number`th, from its first to its last instruction. `values`
+  /// [threads][arguments].
+  void run(uint32_t number, const std::vector<void* const*>& values);
   const Events& events() const { return events_; }
 
   // The rest is called from inside kernels, on fibers.
@@ -50,10 +55,17 @@ class Threadgroup {
   /// Leaves `bytes` bytes for the simdgroup, waits until all its lanes have, and returns what they
   /// left, kSlotBytes apart; valid until this lane's next exchange but one.
   const std::byte* exchange(const void* value, size_t bytes, const Site& site);
-  /// Waits until every thread of the threadgroup is here.
-  void barrier(const Site& site);
-  /// Barriers passed so far: two accesses in one interval are unordered unless one lane makes both.
-  uint32_t interval() const { return interval_; }
+  /// Waits until all lanes of the simdgroup are here; what they wrote before is then theirs to
+  /// read.
+  void simdgroup_barrier(const Site& site);
+  /// The same for the threadgroup, as to the kinds of memory that the flags name.
+  struct Orders {
+    bool device = false;
+    bool threadgroup = false;
+  };
+  void barrier(Orders orders, const Site& site);
+  /// The running thread, as the tracer wants to know it.
+  Accessor accessor(Memory memory) const;
 
  private:
   enum class State { kReady, kSimd, kBarrier, kDone };
@@ -62,12 +74,15 @@ class Threadgroup {
     State state = State::kReady;
     Site site;
     uint32_t exchanges = 0;
+    uint32_t simdgroup_barriers = 0;
+    Orders orders;  // of the barrier it waits at
     void* const* values = nullptr;
     Threadgroup* owner = nullptr;
   };
   struct Simdgroup {
     alignas(kSlotBytes) std::byte slots[2][kLanes][kSlotBytes];
     uint32_t first = 0;  // its first thread
+    uint32_t barriers = 0;
   };
 
   static void enter(void* thread);
@@ -85,7 +100,9 @@ class Threadgroup {
   std::vector<std::unique_ptr<Thread>> threads_;
   std::vector<Simdgroup> simdgroups_;
   uint32_t running_ = 0;
-  uint32_t interval_ = 0;
+  uint32_t number_ = 0;
+  uint32_t device_interval_ = 0;
+  uint32_t threadgroup_interval_ = 0;
   Events events_;
 };
 

@@ -44,3 +44,30 @@ KERNEL(planted_unwritten_memory,
   threadgroup_barrier(mem_flags::mem_threadgroup);
   y[index] = sums[index % 9];
 }
+
+KERNEL(planted_race_on_one_word, (device float* y [[buffer(0)]], THREAD)) {
+  y[group.x] = float(index);
+}
+
+KERNEL(planted_race_between_threadgroups, (device float* y [[buffer(0)]], THREAD)) {
+  y[index] = float(group.x);
+}
+
+/// The barrier orders threadgroup memory, and the kernel exchanges through the device's.
+KERNEL(planted_barrier_of_the_wrong_memory, (device float* y [[buffer(0)]], THREAD)) {
+  y[index] = float(index);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const float other = y[index ^ 32];
+  threadgroup_barrier(mem_flags::mem_device);
+  y[index] = other;
+}
+
+KERNEL(planted_barrier_of_the_right_memory, (device float* y [[buffer(0)]], THREAD)) {
+  y[index] = float(index);
+  threadgroup_barrier(mem_flags::mem_device);
+  const float other = y[index ^ 32];
+  threadgroup_barrier(mem_flags::mem_device);
+  y[index] = other;
+  simdgroup_barrier(mem_flags::mem_device);
+  y[index ^ 1] = y[index ^ 1] + 1.0f;
+}

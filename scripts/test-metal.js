@@ -1,0 +1,171 @@
+/**
+ * npm run test:metal: what the shaders need that GCC cannot check.
+ *
+ *   address spaces  every .metal file as C++ for clang with device and threadgroup memory as address
+ *                   spaces: a pointer without its space is an error; so is a cast between two,
+ *                   which clang accepts and its syntax tree shows
+ *   races           the shaders and their tests with every load and store reported to the race
+ *                   detector of metal_on_cpu
+ *
+ * Each part first proves on planted faults that it can fail. Needs clang++-19 (Debian: clang-19);
+ * without it both are skipped with a line that says so, except in CI, where that is a failure.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+
+import { buildEngineTests } from "./build-native.js";
+import { BuildError, findProgram, jobs, run, runMain } from "./commands.js";
+import { filesBelow, root } from "./sources.js";
+
+const prelude = join(root, "scripts/metal/address_spaces.h");
+
+/**
+ * @param {string} clang
+ * @param {string[]} args
+ * @param {string} [input]
+ */
+function clangSays(clang, args, input) {
+  const { status, stdout, stderr } = spawnSync(
+    clang,
+    ["-std=c++20", "-x", "c++", "-fsyntax-only", "-Wno-unknown-attributes", ...args],
+    { encoding: "utf8", input, maxBuffer: 1 << 30, cwd: root },
+  );
+  return { failed: status !== 0, stdout, stderr };
+}
+
+/**
+ * What is wrong with a shader's pointers; empty when nothing.
+ * @param {string} clang
+ * @param {string} path
+ * @param {string} [input] the text, when `path` is "-"
+ */
+function pointerFaults(clang, path, input) {
+  const compiled = clangSays(clang, ["-include", prelude, path], input);
+  if (compiled.failed) return compiled.stderr;
+  const tree = clangSays(clang, ["-include", prelude, "-Xclang", "-ast-dump", path], input);
+  const casts = tree.stdout.split("\n").filter((line) => line.includes("<AddressSpaceConversion>"));
+  return casts.map((line) => `a cast between address spaces: ${line.trim()}`).join("\n");
+}
+
+/** Shaders that Apple's compiler would refuse, or should: each must be found. */
+const plantedPointers = {
+  "a local pointer without its space": "const uint* p = x;",
+  "threadgroup memory as device memory": "device const uint* p = memory;",
+  "a cast that changes the space": "threadgroup const uint* p = (threadgroup const uint*)x;",
+  "a cast that drops the space": "const uint* p = (const uint*)x;",
+  "a store to constant memory": "args = 1u;",
+};
+
+/** @param {string} statement */
+function plantedKernel(statement) {
+  return `KERNEL(planted, (constant uint& args [[buffer(0)]], device const uint* x [[buffer(1)]],
+                           device uint* y [[buffer(2)]], threadgroup uint* memory THREADGROUP(0))) {
+    ${statement}
+    y[0] = args;
+  }`;
+}
+
+/** @param {string} clang */
+function checkAddressSpaces(clang) {
+  const sound = pointerFaults(clang, "-", plantedKernel("device const uint* p = x;"));
+  if (sound !== "") throw new BuildError(`a sound kernel was refused: ${sound}`);
+  for (const [fault, statement] of Object.entries(plantedPointers)) {
+    if (pointerFaults(clang, "-", plantedKernel(statement)) !== "") continue;
+    throw new BuildError(`address spaces: ${fault} was not found`);
+  }
+  const shaders = filesBelow("metal", (path) => path.endsWith(".metal"));
+  const faults = shaders.map((path) => pointerFaults(clang, path)).filter((text) => text !== "");
+  if (faults.length > 0) throw new BuildError(faults.join("\n"));
+  const planted = Object.keys(plantedPointers).length;
+  console.log(`address spaces: ${shaders.length} shaders sound, ${planted} planted faults found`);
+}
+
+/**
+ * Whether `object` is older than anything its dependency file names.
+ * @param {string} object
+ */
+function isStale(object) {
+  const list = `${object}.d`;
+  if (!existsSync(object) || !existsSync(list)) return true;
+  const built = statSync(object).mtimeMs;
+  const names = readFileSync(list, "utf8")
+    .replace(/^[^:]*:/, "")
+    .split(/[\s\\]+/)
+    .filter(Boolean);
+  return names.some((name) => !existsSync(name) || statSync(name).mtimeMs > built);
+}
+
+/**
+ * Only shaders report their accesses: what runs them may touch anything.
+ * @param {string} path
+ */
+function traceFlags(path) {
+  const shader = /metal_on_cpu\/(shaders|planted)\//.test(path);
+  return [
+    ...["-std=c++20", "-O1", "-g1", "-ffp-contract=off"],
+    ...(shader ? ["-fsanitize-coverage=func,trace-loads,trace-stores"] : []),
+    ...["-DSUBBIT_TRACE_ACCESSES", `-DSUBBIT_TEST_ROOT="${join(root, "test")}"`],
+    ...["-Inative/engine", "-Itest", "-I."],
+  ];
+}
+
+/**
+ * Runs commands, as many side by side as there are processors.
+ * @param {string[][]} commands
+ */
+async function runAll(commands) {
+  const waiting = [...commands];
+  const worker = async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) {
+      const [program = "", ...args] = next;
+      const child = spawn(program, args, { cwd: root, stdio: "inherit" });
+      const [code] = await once(child, "exit");
+      if (code !== 0) throw new BuildError(`${next.join(" ")}\nfailed`);
+    }
+  };
+  await Promise.all(Array.from({ length: Number(jobs()) }, worker));
+}
+
+/**
+ * Compiles the shaders with every access reported, and their tests, against the engine that the
+ * ordinary build made.
+ * @param {string} clang
+ * @returns {Promise<string>} the binary
+ */
+async function buildTraced(clang) {
+  const engine = join(buildEngineTests(), "../libsubbit_engine.a");
+  const folder = join(root, "build/metal-trace");
+  mkdirSync(folder, { recursive: true });
+  const support = filesBelow("test/support", (path) => /\/(metal_|test_main)[^/]*\.cc$/.test(path));
+  const machine = filesBelow("test/support/metal_on_cpu", (path) => path.endsWith(".cc"));
+  const tests = filesBelow("test/native/metal", (path) => path.endsWith("_test.cc"));
+  const sources = [...new Set([...support, ...machine, ...tests])];
+  const objects = sources.map((path) => join(folder, `${path.replaceAll("/", "_")}.o`));
+  const launcher = findProgram("ccache");
+  const commands = sources.flatMap((path, i) => {
+    const object = objects[i] ?? "";
+    if (!isStale(object)) return [];
+    const command = [clang, ...traceFlags(path), "-MMD", "-MF", `${object}.d`, "-c", path];
+    return [[...(launcher ? [launcher] : []), ...command, "-o", object]];
+  });
+  await runAll(commands);
+  const binary = join(folder, "metal_tests");
+  run(clang, ["-o", binary, ...objects, engine, "-lpthread"]);
+  return binary;
+}
+
+runMain(async () => {
+  const clang = findProgram("clang++-19");
+  if (!clang) {
+    const missing = "clang++-19 is not on PATH (Debian: apt-get install clang-19)";
+    if (process.env["CI"]) throw new BuildError(missing);
+    console.log(`skipped: address spaces and races, ${missing}`);
+    return;
+  }
+  checkAddressSpaces(clang);
+  const binary = await buildTraced(clang);
+  console.log(`races: ${basename(binary)}`);
+  run(binary, ["metal"]);
+});
