@@ -1,11 +1,12 @@
 /**
  * npm run test:metal: what the shaders need that GCC cannot check.
  *
- *   address spaces  every .metal file as C++ for clang with device and threadgroup memory as address
- *                   spaces: a pointer without its space is an error; so is a cast between two,
- *                   which clang accepts and its syntax tree shows
+ *   address spaces  every .metal file as C++ for clang, with device and threadgroup memory as
+ *                   address spaces: a pointer without its space is an error; so is a cast between
+ *                   two, which clang accepts and its syntax tree shows
  *   races           the shaders and their tests with every load and store reported to the race
  *                   detector of metal_on_cpu
+ *   slots           K1's issue slots a stored bit, counted in clang's output, within the aim
  *
  * Each part first proves on planted faults that it can fail. Needs clang++-19 (Debian: clang-19);
  * without it both are skipped with a line that says so, except in CI, where that is a failure.
@@ -17,6 +18,7 @@ import { basename, join } from "node:path";
 
 import { buildEngineTests } from "./build-native.js";
 import { BuildError, findProgram, jobs, run, runMain } from "./commands.js";
+import { countSlots, slots, slotsPerBit } from "./metal/slots.js";
 import { filesBelow, root } from "./sources.js";
 
 const prelude = join(root, "scripts/metal/address_spaces.h");
@@ -156,6 +158,23 @@ async function buildTraced(clang) {
   return binary;
 }
 
+/** The aim of docs/metal.md. */
+const mostSlotsPerBit = 1.25;
+
+/** @param {string} clang */
+function checkSlots(clang) {
+  const counted = countSlots(clang);
+  if (counted.unit.popcounts !== 28) throw new BuildError("slots: K1 is not 7 popcounts a word");
+  for (const columns of [4096, 1600]) {
+    const { inner, all } = slotsPerBit(counted, columns / 32);
+    const text = `${inner.toFixed(3)} in the inner loop, ${all.toFixed(3)} in all`;
+    console.log(`slots: K1 over ${columns} columns, per stored bit: ${text}`);
+    if (all > mostSlotsPerBit) throw new BuildError(`slots: more than ${mostSlotsPerBit}`);
+  }
+  const select = slots(counted.selectUnit) / 128;
+  console.log(`slots: K2 per stored bit: ${select.toFixed(3)} in the inner loop`);
+}
+
 runMain(async () => {
   const clang = findProgram("clang++-19");
   if (!clang) {
@@ -165,6 +184,7 @@ runMain(async () => {
     return;
   }
   checkAddressSpaces(clang);
+  checkSlots(clang);
   const binary = await buildTraced(clang);
   console.log(`races: ${basename(binary)}`);
   run(binary, ["metal"]);

@@ -14,7 +14,7 @@
 #define constant const
 #define KERNEL(name, parameters) void name parameters
 #define THREADGROUP(index)
-#define UNROLL
+#define UNROLL _Pragma("clang loop unroll(full)")
 #define INFINITY __builtin_inff()
 
 namespace metal {
