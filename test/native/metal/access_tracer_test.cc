@@ -75,6 +75,38 @@ TEST(metal_tracing_finds_a_deleted_barrier_in_every_order) {
   }
 }
 
+TEST(metal_words_are_loaded_once_for_a_token_and_once_for_four) {
+  const uint32_t rows = 64;
+  const uint32_t columns = 1024;
+  std::vector<std::byte> signs;
+  pack_signs(random_signs(rows, columns, 1), signs);
+  const ExactBuffer<std::byte> words(signs);
+  const ExactBuffer<uint32_t> qvecs(make_qvecs(cpu_quantize(random_floats(4 * columns, 2), 4), {}));
+  const ExactBuffer<int32_t> sums(4 * rows);
+  const ExactBuffer<int32_t> exponents(4);
+  shader::GemvArgs args{};
+  args.rows = rows;
+  args.chunks = args.input_chunks = columns / 32;
+  args.headroom = static_cast<uint32_t>(headroom_bits(columns));
+  args.lanes_log2 = 5;
+  args.pair_quads = 1;
+  args.tokens = 4;
+  shader::EpilogueArgs epilogue{};
+  epilogue.y_stride = rows;
+  for (const std::string kernel : {"sign_gemv_sums", "sign_columns_sums"}) {
+    for (const uint32_t tokens : {1u, 4u}) {
+      Dispatch dispatch = gemv_dispatch(kernel, args, shader::kGemvThreads, tokens);
+      dispatch.buffers = {bytes_of(args),  bytes_of(epilogue), words.binding(),
+                          qvecs.binding(), sums.binding(),     exponents.binding()};
+      const auto counts = metal_on_cpu::run_counted(dispatch);
+      const uint64_t times = kernel == "sign_gemv_sums" ? tokens : 1;
+      EXPECT_EQ(counts.traffic[0].name, std::string("words"));
+      EXPECT_EQ(counts.traffic[0].bytes_loaded, times * signs.size());
+      EXPECT_EQ(counts.barriers, counts.threadgroups);
+    }
+  }
+}
+
 TEST(metal_tracing_counts_the_bytes_of_each_buffer) {
   const ExactBuffer<float> x(std::vector<float>(64, 1.0f));
   const ExactBuffer<float> y(64);
