@@ -77,7 +77,7 @@ export interface MemoryEstimate {
   trainedContextLength: number;
   /** The largest context that fits, at most the trained one; 0 where none does. */
   maxContextLength: number;
-  kvCache: "f16" | "f32";
+  kvCache: "f16" | "int8" | "f32";
   /** `"high"`: from the files' own headers; `"low"`: worked out for a shape. */
   confidence: "high" | "low";
   architecture: string;
@@ -149,7 +149,7 @@ async function shapeOf(path: string): Promise<Readonly<Record<string, unknown>> 
 /** The engine's estimate as the API shows it. @internal */
 export function asEstimate(
   native: NativeMemoryEstimate,
-  kvCache: "f16" | "f32",
+  kvCache: "f16" | "int8" | "f32",
   confidence: "high" | "low",
 ): MemoryEstimate {
   const { items, totalBytes, mappedBytes, limitBytes, limitSource, fits, ...rest } = native;

@@ -26,7 +26,7 @@ export interface NativeLoadRequest {
   path: string;
   threads: number;
   contextLength: number;
-  kvCache: "f16" | "f32";
+  kvCache: "f16" | "int8" | "f32";
   unpackToFloat: boolean;
   /** 0, or left out: what the system allows. */
   memoryBudget?: number;
@@ -72,7 +72,7 @@ export interface NativeMemoryRequest {
   bitsPerWeight: number;
   threads: number;
   contextLength: number;
-  kvCache: "f16" | "f32";
+  kvCache: "f16" | "int8" | "f32";
   budget: number;
   tokenizerBytes: number;
 }

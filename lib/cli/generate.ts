@@ -6,7 +6,7 @@ import { Command, Option } from "commander";
 import { invalidOption } from "../check.js";
 import type { GenerationResult } from "../generation.js";
 import { loadModel, type Model } from "../model.js";
-import { devices, type GenerateOptions } from "../options.js";
+import { devices, type GenerateOptions, kvCaches, type LoadOptions } from "../options.js";
 import { exampleModel } from "../package.js";
 import { number, whole } from "./arguments.js";
 import { ProgressLine, printJson } from "./terminal.js";
@@ -21,6 +21,7 @@ interface Options {
   stop?: string[];
   threads?: number;
   device?: (typeof devices)[number];
+  kv?: LoadOptions["kvCache"];
   json?: true;
 }
 
@@ -42,14 +43,16 @@ export function generateCommand(signal: AbortSignal): Command {
     .option("--stop <text...>", "end before this text")
     .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
     .addOption(new Option("--device <name>", "what to run on (default: auto)").choices(devices))
+    .addOption(new Option("--kv <type>", "the KV cache's numbers (default: f16)").choices(kvCaches))
     .option("--json", "print one JSON object at the end")
     .action(async (first: string | undefined, second: string | undefined, given: Options) => {
-      const { threads, device, json, ...options } = given;
+      const { threads, device, kv: kvCache, json, ...options } = given;
       const { dir, prompt } = modelAndPrompt(first, second);
       const progress = new ProgressLine();
       const model = await loadModel(dir, {
         threads,
         device,
+        kvCache,
         signal,
         onProgress: progress.show,
       }).finally(() => progress.clear());

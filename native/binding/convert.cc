@@ -139,7 +139,8 @@ std::vector<int32_t> to_tokens(const Napi::Value& in) {
 }
 
 KvCacheType to_kv_cache_type(const std::string& name) {
-  return name == "f32" ? KvCacheType::kF32 : KvCacheType::kF16;
+  if (name == "f32") return KvCacheType::kF32;
+  return name == "int8" ? KvCacheType::kI8 : KvCacheType::kF16;
 }
 
 double number_field(const Napi::Object& in, const char* name) { return number(in, name); }

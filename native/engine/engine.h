@@ -36,7 +36,7 @@ struct JobControl {
   std::function<void(const Progress&)> on_progress;
 };
 
-enum class KvCacheType { kF16, kF32 };
+enum class KvCacheType { kF16, kF32, kI8 };
 
 // ---- memory -------------------------------------------------------------------------------------
 

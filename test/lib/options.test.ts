@@ -90,6 +90,7 @@ describe("the other calls' options", () => {
   test("load", () => {
     expect(resolveLoad({})).toMatchObject({ threads: 0, contextLength: 0, kvCache: "f16" });
     expect(refusal(() => resolveLoad({ threads: 0 }))?.option).toBe("threads");
+    expect(resolveLoad({ kvCache: "int8" }).kvCache).toBe("int8");
     expect(refusal(() => resolveLoad({ kvCache: "f8" as "f16" }))?.option).toBe("kvCache");
   });
 

@@ -53,9 +53,17 @@ struct AttentionShape {
   int64_t head_dim = 0;
 };
 
-enum class KvType { kF32, kF16 };
+enum class KvType { kF32, kF16, kI8 };
 
-/// One layer's keys and values: [kv_heads, capacity, head_dim] each, of `type`. A view.
+/// Bytes of one head's keys, or values, at one position. kI8: a signed code a column, zeros up to a
+/// multiple of four, then the float that codes are multiplied by: a position is one run of bytes,
+/// whatever its type.
+constexpr int64_t kv_row_bytes(KvType type, int64_t head_dim) {
+  if (type == KvType::kI8) return (head_dim + 3) / 4 * 4 + 4;
+  return (type == KvType::kF32 ? 4 : 2) * head_dim;
+}
+
+/// One layer's keys and values: [kv_heads, capacity] rows each, of `type`. A view.
 struct KvLayer {
   KvType type = KvType::kF16;
   void* keys = nullptr;

@@ -1,4 +1,4 @@
-// The dot kernels (AVX2, NEON, portable) and the loop that shares rows out.
+// The dot kernels (AVX-512, AVX2, NEON, portable) and the loop that shares rows out.
 #include "linalg/dense_dot.h"
 
 #include <algorithm>
@@ -11,6 +11,11 @@
 #include "linalg/widen.h"
 
 #if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes its own headers' undefined registers for a mistake (its bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -126,6 +131,60 @@ void run_avx2(const Job& job) {
   }
 }
 
+#define SUBBIT_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+
+template <Type kType>
+SUBBIT_AVX512 inline __m512 load16(const std::byte* stored) {
+  if constexpr (kType == Type::kF32) {
+    return _mm512_loadu_ps(reinterpret_cast<const float*>(stored));
+  } else {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(stored));
+    if constexpr (kType == Type::kF16) return _mm512_cvtph_ps(bits);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+}
+
+template <Type kType>
+SUBBIT_AVX512 void run_avx512_typed(const Job& job) {
+  constexpr int64_t kBytes = kType == Type::kF32 ? 4 : 2;
+  const int64_t whole = whole_steps(job);
+  const float* x = job.x.data();
+  for (int64_t i = 0; i < job.rows; ++i) {
+    const auto* stored = static_cast<const std::byte*>(job.w) + i * job.row_bytes;
+    __m512 low = _mm512_setzero_ps();   // lanes 0..15 of 32
+    __m512 high = _mm512_setzero_ps();  // lanes 16..31
+    for (int64_t k = 0; k < whole; k += kDotLanes) {
+      const __m512 w = load16<kType>(stored + k * kBytes);
+      const __m512 other = load16<kType>(stored + (k + 16) * kBytes);
+      low = _mm512_add_ps(low, _mm512_mul_ps(w, _mm512_loadu_ps(x + k)));
+      high = _mm512_add_ps(high, _mm512_mul_ps(other, _mm512_loadu_ps(x + k + 16)));
+    }
+    if (whole < std::ssize(job.x)) {
+      const Tail<kDotLanes> tail(job, stored, whole);
+      low = _mm512_add_ps(low, _mm512_mul_ps(_mm512_loadu_ps(tail.w), _mm512_loadu_ps(tail.x)));
+      high = _mm512_add_ps(
+          high, _mm512_mul_ps(_mm512_loadu_ps(tail.w + 16), _mm512_loadu_ps(tail.x + 16)));
+    }
+    const __m512 sixteen = _mm512_add_ps(low, high);
+    const __m256 eight =
+        _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm512_extractf32x8_ps(sixteen, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    job.y[i] = _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+}
+
+void run_avx512(const Job& job) {
+  switch (job.type) {
+    case Type::kF32:
+      return run_avx512_typed<Type::kF32>(job);
+    case Type::kF16:
+      return run_avx512_typed<Type::kF16>(job);
+    case Type::kBF16:
+      return run_avx512_typed<Type::kBF16>(job);
+  }
+}
+
 #elif defined(__aarch64__)
 
 template <Type kType>
@@ -189,8 +248,9 @@ void run_neon(const Job& job) {
 
 std::span<const DenseDotKernel> dense_dot_kernels() {
 #if defined(__x86_64__)
-  static constexpr DenseDotKernel kernels[] = {{"avx2", run_avx2}, {"portable", run_portable}};
-  return std::span(kernels).subspan(has_avx2() ? 0 : 1);
+  static constexpr DenseDotKernel kernels[] = {
+      {"avx512", run_avx512}, {"avx2", run_avx2}, {"portable", run_portable}};
+  return std::span(kernels).subspan(has_avx512() ? 0 : has_avx2() ? 1 : 2);
 #elif defined(__aarch64__)
   static constexpr DenseDotKernel kernels[] = {{"neon", run_neon}, {"portable", run_portable}};
   return kernels;

@@ -50,9 +50,9 @@ uint64_t backend_scratch(const PlanRequest& request) {
 }  // namespace
 
 uint64_t kv_side_bytes(const ModelConfig& config, const MemoryOptions& options) {
-  const uint64_t element = options.kv_cache == KvType::kF16 ? 2 : 4;
-  return element * static_cast<uint64_t>(config.num_key_value_heads) *
-         static_cast<uint64_t>(config.head_dim) * static_cast<uint64_t>(options.context_length);
+  return static_cast<uint64_t>(kv_row_bytes(options.kv_cache, config.head_dim)) *
+         static_cast<uint64_t>(config.num_key_value_heads) *
+         static_cast<uint64_t>(options.context_length);
 }
 
 uint64_t MemoryPlan::total() const {

@@ -117,8 +117,7 @@ LoadedModelImpl::LoadedModelImpl(const LoadRequest& request, JobControl& control
       pool_(resolve_threads(request.threads)),
       device_(choose_device(request, opened_, pool_)),
       decoder_(opened_.model(), *device_.backend,
-               {estimate_.context_length,
-                request.kv_cache == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32, &arena_}) {
+               {estimate_.context_length, kv_type(request.kv_cache), &arena_}) {
   const ModelConfig& config = opened_.model().config();
   const Inspection inspection = inspect(opened_.checkpoint());
   facts_.architecture = config.model_type;

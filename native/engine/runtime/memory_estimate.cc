@@ -26,8 +26,6 @@ struct Source {
   uint64_t copied_bytes = 0;
 };
 
-KvType kv_type(KvCacheType type) { return type == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32; }
-
 int64_t body_weights(const Manifest& manifest) {
   int64_t weights = 0;
   for (const BlockSpec& block : manifest.blocks) {

@@ -33,4 +33,9 @@ int resolve_threads(int requested) {
   return requested == 0 ? ThreadPool::default_threads() : requested;
 }
 
+KvType kv_type(KvCacheType type) {
+  if (type == KvCacheType::kF32) return KvType::kF32;
+  return type == KvCacheType::kI8 ? KvType::kI8 : KvType::kF16;
+}
+
 }  // namespace subbit

@@ -30,4 +30,7 @@ class OpenedModel {
 /// 0 stands for the machine's default. Throws kInvalidOption outside 0..256.
 int resolve_threads(int requested);
 
+/// backend.h's name for it.
+KvType kv_type(KvCacheType type);
+
 }  // namespace subbit

@@ -69,6 +69,14 @@ TEST(a_half_precision_kv_cache_moves_logits_by_its_rounding_only) {
   EXPECT_NEAR(largest_difference(golden, runner.forward(golden.tokens), 67), 0, 4 * 8 * 0x1p-11);
 }
 
+TEST(an_int8_kv_cache_moves_logits_by_its_rounding_only) {
+  const std::string folder = test::fixture("models/tiny-llama");
+  const Golden golden = test::read_golden(folder + "/golden.safetensors");
+  Runner runner(folder, KvType::kI8);
+  // Half a step of 1/127 of a row's largest value, where a half rounds to 2^-11 of each.
+  EXPECT_NEAR(largest_difference(golden, runner.forward(golden.tokens), 67), 0, 4 * 8 * 0.5 / 127);
+}
+
 void expect_story(const std::string& name) {
   const std::string folder = test::shared_data("models/" + name);
   const Golden golden = test::read_golden(test::fixture("stories/" + name + ".safetensors"));

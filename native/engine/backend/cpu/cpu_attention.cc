@@ -23,20 +23,25 @@ struct CachedHead {
   int64_t head_dim = 0;
   int64_t head = 0;
 
-  int64_t element_bytes() const { return kv.type == KvType::kF32 ? 4 : 2; }
+  int64_t row_bytes() const { return kv_row_bytes(kv.type, head_dim); }
   std::byte* at(void* base, int64_t position) const {
-    const int64_t element = (head * kv.capacity + position) * head_dim;
-    return static_cast<std::byte*>(base) + element * element_bytes();
+    return static_cast<std::byte*>(base) + (head * kv.capacity + position) * row_bytes();
   }
 };
 
 void store_row(const CachedHead& cache, void* base, int64_t position, const float* row) {
   const std::span<const float> values(row, static_cast<size_t>(cache.head_dim));
   std::byte* target = cache.at(base, position);
-  if (cache.kv.type == KvType::kF32) {
-    std::copy(values.begin(), values.end(), reinterpret_cast<float*>(target));
-  } else {
-    attention_kernels().front().narrow(values, reinterpret_cast<Half*>(target));
+  switch (cache.kv.type) {
+    case KvType::kF32:
+      std::copy(values.begin(), values.end(), reinterpret_cast<float*>(target));
+      break;
+    case KvType::kF16:
+      attention_kernels().front().narrow(values, reinterpret_cast<Half*>(target));
+      break;
+    case KvType::kI8:
+      store_codes(values, target);
+      break;
   }
 }
 
@@ -75,22 +80,32 @@ float exponentiate(std::span<float> scores) {
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
+/// scores[p] = key p . q
+void score_keys(const CachedHead& cache, std::span<const float> q, std::span<float> scores) {
+  const std::byte* keys = cache.at(cache.kv.keys, 0);
+  if (cache.kv.type == KvType::kI8) {
+    attention_kernels().front().code_scores({keys, q, scores});
+    return;
+  }
+  const auto type =
+      cache.kv.type == KvType::kF32 ? GemmOperand::Type::kF32 : GemmOperand::Type::kF16;
+  dense_dot_kernels().front().run(
+      {type, keys, cache.row_bytes(), std::ssize(scores), q, scores.data()});
+}
+
 /// One (token, head) pair. `scores` [positions] is scratch.
 void attend(const CachedHead& cache, const float* q, std::span<float> scores, float* out) {
   const auto width = static_cast<size_t>(cache.head_dim);
-  const auto type =
-      cache.kv.type == KvType::kF32 ? GemmOperand::Type::kF32 : GemmOperand::Type::kF16;
-  dense_dot_kernels().front().run({type,
-                                   cache.at(cache.kv.keys, 0),
-                                   cache.head_dim * cache.element_bytes(),
-                                   std::ssize(scores),
-                                   {q, width},
-                                   scores.data()});
+  score_keys(cache, {q, width}, scores);
   const float scale = 1.0f / std::sqrt(static_cast<float>(cache.head_dim));
   for (float& score : scores) score *= scale;
   const float reciprocal = 1.0f / exponentiate(scores);
-  attention_kernels().front().weighted_sum(
-      {cache.kv.type, cache.at(cache.kv.values, 0), scores, {out, width}});
+  const std::byte* values = cache.at(cache.kv.values, 0);
+  if (cache.kv.type == KvType::kI8) {
+    for (int64_t p = 0; p < std::ssize(scores); ++p)
+      scores[static_cast<size_t>(p)] *= code_scale(values + p * cache.row_bytes(), cache.head_dim);
+  }
+  attention_kernels().front().weighted_sum({cache.kv.type, values, scores, {out, width}});
   for (size_t d = 0; d < width; ++d) out[d] *= reciprocal;
 }
 

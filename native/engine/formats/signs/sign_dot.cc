@@ -22,9 +22,14 @@ const SignKernel& chosen_kernel() {
   return *chosen;
 }
 
-/// Quads a thread claims at a time: about 64 KiB of words, enough to hide the claim.
-int64_t quads_per_claim(int64_t chunks) {
-  return std::max<int64_t>(1, 65536 / (kUnitBytes * std::max<int64_t>(1, chunks)));
+/// Quads a thread claims at a time. Of one token's, 32 KiB of words: no more than a few per cent of
+/// a large model's least matrix, so that threads end together. Several tokens pass over the words
+/// they claimed again and again, and load their tables the less often the more these are: 64 KiB,
+/// which a second-level cache holds. Fours, because some kernels go four quads abreast.
+int64_t quads_per_claim(int64_t chunks, int64_t tokens) {
+  const int64_t bytes = tokens == 1 ? 32768 : 65536;
+  const int64_t quads = bytes / (kUnitBytes * std::max<int64_t>(1, chunks));
+  return quads >= 4 ? quads / 4 * 4 : std::max<int64_t>(1, quads);
 }
 
 /// Quads of a matrix that has to be written out first, a few at a time while they stay in cache.
@@ -103,7 +108,7 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
   task.operand_chunks = operand_chunks(codes.chunks);
   task.first_chunk = matrix.first_chunk;
   task.totals = totals;
-  pool.parallel_for(quads_of(matrix.rows), quads_per_claim(chunks), [&](Range range) {
+  pool.parallel_for(quads_of(matrix.rows), quads_per_claim(chunks, out.rows), [&](Range range) {
     if (matrix.expand != nullptr) {
       multiply_expanded(kernel, matrix, task, range, out);
       return;

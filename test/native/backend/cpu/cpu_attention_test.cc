@@ -1,5 +1,6 @@
 // attention on the CPU against a slow double reference: grouped heads, odd widths, both cache
 // types; and the promise that neither chunks nor threads change a bit.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <string>
@@ -21,10 +22,13 @@ struct Cache {
   KvLayer layer;
 
   Cache(const AttentionShape& shape, KvType type, int64_t capacity)
-      : keys(static_cast<size_t>(shape.kv_heads * capacity * shape.head_dim), 0xFFFFFFFFu),
+      : keys(static_cast<size_t>(shape.kv_heads * capacity * words_of(shape, type)), 0xFFFFFFFFu),
         values(keys),
         layer{type, keys.data(), values.data(), capacity} {}
 
+  static int64_t words_of(const AttentionShape& shape, KvType type) {
+    return std::max(shape.head_dim, kv_row_bytes(type, shape.head_dim) / 4);
+  }
   float element(const std::vector<uint32_t>& side, int64_t index) const {
     if (layer.type == KvType::kF32) return std::bit_cast<float>(side[static_cast<size_t>(index)]);
     return to_float(reinterpret_cast<const Half*>(side.data())[index]);
@@ -135,9 +139,71 @@ TEST(attention_lays_the_cache_out_by_head_then_position) {
   }
 }
 
+/// The values an int8 cache stands for, [tokens, kv_heads * head_dim].
+void unpack(const std::vector<uint32_t>& side, const AttentionShape& shape, int64_t capacity,
+            OwnedTensor& out) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(side.data());
+  for (int64_t head = 0; head < shape.kv_heads; ++head) {
+    for (int64_t t = 0; t < out.tensor.rows; ++t) {
+      const std::byte* row =
+          bytes + (head * capacity + t) * kv_row_bytes(KvType::kI8, shape.head_dim);
+      for (int64_t i = 0; i < shape.head_dim; ++i) {
+        const auto code = static_cast<int8_t>(row[i]);
+        out.at(t, head * shape.head_dim + i) = code * code_scale(row, shape.head_dim);
+      }
+    }
+  }
+}
+
+TEST(an_int8_cache_holds_each_row_to_half_a_step_and_attends_to_what_it_holds) {
+  for (const AttentionShape& shape : kShapes) {
+    const int64_t tokens = 33, capacity = 36;
+    ThreadPool pool(2);
+    const auto backend = make_cpu_backend(pool);
+    const Inputs in(shape, tokens);
+    Cache cache(shape, KvType::kI8, capacity);
+    OwnedTensor out(tokens, shape.heads * shape.head_dim);
+    backend->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor, cache.layer, 0, out.tensor);
+    Inputs held(shape, tokens);
+    unpack(cache.keys, shape, capacity, held.k);
+    unpack(cache.values, shape, capacity, held.v);
+    for (const auto& [given, kept] : {std::pair{&in.k, &held.k}, std::pair{&in.v, &held.v}}) {
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t first = 0; first < given->tensor.cols; first += shape.head_dim) {
+          float largest = 0;
+          for (int64_t i = first; i < first + shape.head_dim; ++i)
+            largest = std::max(largest, std::fabs(given->at(t, i)));
+          for (int64_t i = first; i < first + shape.head_dim; ++i)
+            EXPECT_NEAR(kept->at(t, i), given->at(t, i), largest / 127 * 0.50001);
+        }
+      }
+    }
+    // Scale times code is one rounding, in both the scores and the sum: far below check_row's own.
+    for (int64_t t = 0; t < tokens; ++t) check_row(shape, held, KvType::kF32, t, out);
+    EXPECT(out.slack_untouched());
+  }
+}
+
+TEST(an_int8_cache_keeps_zeros_and_passes_nan_on) {
+  float row[5] = {0, 0, 0, 0, 0};
+  std::byte bytes[12];
+  store_codes(row, bytes);
+  EXPECT_EQ(code_scale(bytes, 5), 0.0f);
+  row[1] = 0x1p-101f;  // too small to divide by
+  store_codes(row, bytes);
+  EXPECT_EQ(code_scale(bytes, 5), 0.0f);
+  row[3] = -4.0f;
+  store_codes(row, bytes);
+  EXPECT_EQ(int(static_cast<int8_t>(bytes[3])), -127);
+  EXPECT_EQ(code_scale(bytes, 5), 4.0f / 127.0f);
+  row[1] = std::numeric_limits<float>::quiet_NaN();
+  store_codes(row, bytes);
+  EXPECT(std::isnan(code_scale(bytes, 5)));
+}
+
 TEST(attention_does_not_depend_on_how_a_prompt_is_cut_or_on_threads) {
   for (const AttentionShape& shape : {AttentionShape{4, 2, 6}, AttentionShape{6, 6, 48}}) {
-    for (const KvType type : {KvType::kF32, KvType::kF16}) {
+    for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
       const int64_t tokens = 61;
       const Inputs in(shape, tokens);
       ThreadPool one(1);
@@ -216,6 +282,21 @@ TEST(attention_kernels_all_have_the_same_bits) {
         for (size_t i = 0; i < halves.size(); ++i)
           same = same && halves[i].bits == narrowed[i].bits;
         EXPECT(same);
+        const auto row_bytes = kv_row_bytes(KvType::kI8, width);
+        std::vector<std::byte> rows(static_cast<size_t>(positions * row_bytes));
+        for (int64_t p = 0; p < positions; ++p) {
+          store_codes({values.data() + p * width, static_cast<size_t>(width)},
+                      rows.data() + p * row_bytes);
+        }
+        std::vector<float> first(static_cast<size_t>(positions)), second(first), sum(width),
+            other(width);
+        const std::span<const float> q(values.data(), static_cast<size_t>(width));
+        reference.code_scores({rows.data(), q, first});
+        kernel.code_scores({rows.data(), q, second});
+        EXPECT(test::same_bits(first, second));
+        reference.weighted_sum({KvType::kI8, rows.data(), weights, sum});
+        kernel.weighted_sum({KvType::kI8, rows.data(), weights, other});
+        EXPECT(test::same_bits(sum, other));
         for (const KvType type : {KvType::kF32, KvType::kF16}) {
           const void* stored = type == KvType::kF32 ? static_cast<const void*>(values.data())
                                                     : static_cast<const void*>(narrowed.data());
