@@ -4,6 +4,7 @@
  * one by one to JavaScript) with made-up token ids, so that no tokenizer is built.
  */
 import { invalidOption } from "./check.js";
+import { type Device, deviceOf, verdictsFile } from "./device.js";
 import { type ProgressListener, runJob } from "./job.js";
 import { type NativeGenerateResult, type NativeModel, nativeAddon } from "./native.js";
 import { type BenchmarkOptions, resolveBenchmark } from "./options.js";
@@ -16,6 +17,7 @@ export interface Measured {
 }
 
 export interface BenchmarkReport {
+  device: Device;
   threads: number;
   contextLength: number;
   kvCache: string;
@@ -47,10 +49,12 @@ export async function benchmark(
   options: BenchmarkOptions = {},
 ): Promise<BenchmarkReport> {
   const resolved = resolveBenchmark(options);
-  const { threads, contextLength, kvCache, signal, onProgress } = resolved;
+  const { threads, contextLength, kvCache, device, signal, onProgress } = resolved;
+  const verdicts = verdictsFile(resolved.cacheDir);
   signal?.throwIfAborted();
   const { path } = await resolveSource(source);
-  const request = { path, threads, contextLength, kvCache, unpackToFloat: false };
+  const engine = { device, verdicts, unpackToFloat: false };
+  const request = { path, threads, contextLength, kvCache, ...engine };
   const native = await runJob((report) => nativeAddon().loadModel(request, report), {
     signal,
     onProgress,
@@ -99,6 +103,7 @@ async function measure(native: NativeModel, options: Resolved): Promise<Benchmar
   const lookedBack = position + promptTokens + (generateTokens + 1) / 2;
   const bytesPerToken = facts.weightBytesPerToken + facts.kvBytesPerPosition * lookedBack;
   return {
+    device: deviceOf(facts),
     threads: facts.threads,
     contextLength: facts.contextLength,
     kvCache: options.kvCache,

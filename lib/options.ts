@@ -190,6 +190,8 @@ export interface BenchmarkOptions extends WorkOptions {
    * for each head and position.
    */
   kvCache?: LoadOptions["kvCache"];
+  /** As in `loadModel`. */
+  device?: LoadOptions["device"];
   /** Tokens of the prompt, 2 or more. Default 128. */
   promptTokens?: number;
   /** Tokens decoded after it. Default 32. */

@@ -2,11 +2,12 @@
 import { Command, Option } from "commander";
 
 import { type BenchmarkReport, benchmark, type Measured } from "../benchmark.js";
-import { type BenchmarkOptions, kvCaches } from "../options.js";
+import { type BenchmarkOptions, devices, kvCaches } from "../options.js";
 import { whole } from "./arguments.js";
 import { byteSize, ProgressLine, printJson, table } from "./terminal.js";
 
 interface Options {
+  device?: BenchmarkOptions["device"];
   threads?: number;
   context?: number;
   kv?: NonNullable<BenchmarkOptions["kvCache"]>;
@@ -24,6 +25,7 @@ export function benchCommand(signal: AbortSignal): Command {
         "No tokenizer is needed: the tokens are made up.",
     )
     .argument("<dir>", "a model directory, or a llama2.c checkpoint")
+    .addOption(new Option("--device <name>", "what to run on (default: auto)").choices(devices))
     .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
     .option("--context <n>", "tokens the KV cache holds (default: the model's)", whole)
     .addOption(new Option("--kv <type>", "the KV cache's numbers (default: f16)").choices(kvCaches))
@@ -51,6 +53,11 @@ export function benchCommand(signal: AbortSignal): Command {
 
 function asJson(report: BenchmarkReport) {
   return {
+    device: {
+      backend: report.device.backend,
+      name: report.device.name,
+      ...(report.device.reason ? { reason: report.device.reason } : {}),
+    },
     threads: report.threads,
     context_length: report.contextLength,
     kv_cache: report.kvCache,
@@ -78,6 +85,7 @@ function asText(report: BenchmarkReport): string {
     `${figure(1e3 * cpu.median)} ms of processor a token`;
   const at = report.position > 0 ? ` after ${report.position}` : "";
   return table([
+    ["device", `${report.device.backend}, ${report.device.name}`],
     ["threads", `${report.threads}`],
     ["context", `${report.contextLength} tokens, KV cache ${report.kvCache}`],
     ["load", `${figure(report.loadMs)} ms`],

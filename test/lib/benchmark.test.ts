@@ -33,6 +33,8 @@ describe("benchmark", () => {
       bandwidth: 2e9,
     });
     expect(report.bandwidthFraction).toBeCloseTo((1_000 * 4_085) / 2e9);
+    expect(report.device).toMatchObject({ backend: "cpu", threads: 1 });
+    expect(addon.loads).toMatchObject([{ device: "auto" }]);
     expect(addon.requests.map(({ maxTokens }) => maxTokens)).toEqual([2, 5, 5, 5]);
     expect(addon.fills).toEqual([]);
     expect(addon.disposals).toBe(1);
