@@ -35,10 +35,13 @@ inline double divergence(std::span<const float> a, std::span<const float> b) {
 class GpuRunner {
  public:
   GpuRunner(const std::string& path, KvType kv, const GpuPolicy& policy)
+      : GpuRunner(path, kv, policy, open_metal_device()) {}
+  GpuRunner(const std::string& path, KvType kv, const GpuPolicy& policy,
+            std::shared_ptr<GpuDevice> device)
       : checkpoint_(Checkpoint::open(path)),
         model_(
             find_architecture(checkpoint_.config(), path).load(checkpoint_, WeightMode::kAsStored)),
-        backend_(make_gpu_backend(open_metal_device(), policy)),
+        backend_(make_gpu_backend(std::move(device), policy)),
         kv_(kv) {
     for (const auto& mapping : checkpoint_.mappings()) backend_->share(mapping);
   }

@@ -22,6 +22,18 @@ class PlainPipeline final : public GpuPipeline {
   uint32_t max_threads() const override { return 1024; }
 };
 
+class PlainCommands final : public GpuCommands {
+ public:
+  void pipeline(const GpuPipeline&) override {}
+  void bind(int, const GpuSlice&) override {}
+  void bytes(int, std::span<const std::byte>) override {}
+  void threadgroup_memory(int, uint32_t) override {}
+  void dispatch(GridSize, GridSize) override {}
+  void barrier() override {}
+  void run() override {}
+  void drop() override {}
+};
+
 class PlainDevice final : public GpuDevice {
  public:
   explicit PlainDevice(uint64_t max_buffer_bytes = uint64_t{1} << 30) {
@@ -39,7 +51,7 @@ class PlainDevice final : public GpuDevice {
   }
   const GpuPipeline& pipeline(std::string_view) override { return pipeline_; }
   std::vector<std::string_view> kernels() override { return {}; }
-  std::unique_ptr<GpuCommands> begin() override { return nullptr; }
+  GpuCommands& begin() override { return commands_; }
 
   int maps = 0;
   int allocations = 0;
@@ -47,6 +59,7 @@ class PlainDevice final : public GpuDevice {
  private:
   GpuFacts facts_;
   PlainPipeline pipeline_;
+  PlainCommands commands_;
 };
 
 }  // namespace subbit::test

@@ -73,6 +73,8 @@ class GpuCommands {
   /// Runs everything and waits. Throws kDeviceLost, kInsufficientMemory or kInternal with what the
   /// device said; the object is spent either way.
   virtual void run() = 0;
+  /// Instead of run(): forgets everything. After run() there is nothing to forget.
+  virtual void drop() = 0;
 };
 
 class GpuDevice {
@@ -89,7 +91,9 @@ class GpuDevice {
   virtual const GpuPipeline& pipeline(std::string_view kernel) = 0;
   /// Every kernel of the library. The names live as long as the device.
   virtual std::vector<std::string_view> kernels() = 0;
-  virtual std::unique_ptr<GpuCommands> begin() = 0;
+  /// An empty command buffer: one object that serves again and again, so that a token costs the
+  /// host no memory. The one before must have been run or dropped, on the same thread.
+  virtual GpuCommands& begin() = 0;
 };
 
 }  // namespace subbit

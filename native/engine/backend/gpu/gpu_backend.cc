@@ -141,22 +141,22 @@ void GpuBackendImpl::swiglu(Tensor gate, Tensor up, Tensor out) {
 
 void GpuBackendImpl::run(Rest rest) {
   if (steps_.empty()) return;
+  GpuStream& stream = encoder_.stream();
+  stream.commands = &device_->begin();
   // Whatever happens, these steps are done with.
   struct Clear {
     GpuBackendImpl& self;
     ~Clear() {
       self.steps_.clear();
       self.work_ = 0;
+      self.encoder_.stream().commands->drop();
       self.encoder_.stream().commands = nullptr;
       self.encoder_.stream().hazards.clear();
     }
   } const clear{*this};
-  const std::unique_ptr<GpuCommands> commands = device_->begin();
-  GpuStream& stream = encoder_.stream();
-  stream.commands = commands.get();
   encoder_.clear_status();
   planner_.encode(steps_, rest);
-  commands->run();
+  stream.commands->run();
   encoder_.scratch().drop_outgrown();
   ++counts_.command_buffers;
   counts_.dispatches = stream.dispatches;

@@ -4,6 +4,7 @@
 #include "backend/metal/metal_device.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <unistd.h>
 #include <unordered_map>
@@ -101,17 +102,22 @@ class MetalPipeline final : public GpuPipeline {
   uint32_t max_threads_;
 };
 
-/// Command buffers and encoders are autoreleased: this object's pool frees them, so it lives and
-/// dies on one thread.
+/// Command buffers and encoders are autoreleased: the pool that begin() puts in place frees them,
+/// on the thread that did.
 class MetalCommands final : public GpuCommands {
  public:
-  explicit MetalCommands(Id queue)
-      : buffer_(selectors().command_buffer(queue)),
-        encoder_(selectors().compute_encoder(buffer_, kDispatchConcurrent)) {
-    if (encoder_ == nullptr) throw unavailable("Metal", "no command buffer to be had");
-  }
-  ~MetalCommands() override { end(); }
+  ~MetalCommands() override { drop(); }
 
+  void begin(Id queue) {
+    CHECK(!pool_);
+    pool_.emplace();
+    buffer_ = selectors().command_buffer(queue);
+    encoder_ = selectors().compute_encoder(buffer_, kDispatchConcurrent);
+    if (encoder_ == nullptr) {
+      drop();
+      throw unavailable("Metal", "no command buffer to be had");
+    }
+  }
   void pipeline(const GpuPipeline& pipeline) override {
     pipeline_ = &static_cast<const MetalPipeline&>(pipeline);
     selectors().set_pipeline(encoder_, pipeline_->state());
@@ -136,6 +142,12 @@ class MetalCommands final : public GpuCommands {
   }
   void barrier() override { selectors().memory_barrier(encoder_, kBarrierBuffers); }
   void run() override;
+  void drop() override {
+    end();
+    pipeline_ = nullptr;
+    buffer_ = nullptr;
+    pool_.reset();
+  }
 
  private:
   void end() {
@@ -143,14 +155,18 @@ class MetalCommands final : public GpuCommands {
     encoder_ = nullptr;
   }
 
-  AutoreleasePool pool_;
-  Id buffer_;
-  Id encoder_;
+  std::optional<AutoreleasePool> pool_;
+  Id buffer_ = nullptr;
+  Id encoder_ = nullptr;
   const MetalPipeline* pipeline_ = nullptr;
 };
 
 void MetalCommands::run() {
   CHECK(encoder_ != nullptr);
+  struct Drop {
+    MetalCommands& self;
+    ~Drop() { self.drop(); }
+  } const spent{*this};
   end();
   selectors().commit(buffer_);
   selectors().wait_until_completed(buffer_);
@@ -180,8 +196,9 @@ class MetalDevice final : public GpuDevice {
   std::unique_ptr<GpuMemory> allocate(uint64_t bytes) override;
   const GpuPipeline& pipeline(std::string_view kernel) override;
   std::vector<std::string_view> kernels() override;
-  std::unique_ptr<GpuCommands> begin() override {
-    return std::make_unique<MetalCommands>(queue_.get());
+  GpuCommands& begin() override {
+    commands_.begin(queue_.get());
+    return commands_;
   }
 
  private:
@@ -197,6 +214,7 @@ class MetalDevice final : public GpuDevice {
   std::unordered_map<std::string_view, std::unique_ptr<MetalPipeline>> pipelines_;
   Owned queue_;
   Owned residency_;  // null before macOS 15
+  MetalCommands commands_;
 };
 
 MetalDevice::MetalDevice() : device_(MTLCreateSystemDefaultDevice()) {

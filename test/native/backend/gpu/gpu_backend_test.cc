@@ -6,9 +6,11 @@
 
 #include "base/rng.h"
 #include "engine.h"
+#include "support/allocations.h"
 #include "support/fake_metal/fake_metal.h"
 #include "support/golden.h"
 #include "support/gpu_runner.h"
+#include "support/plain_device.h"
 #include "support/test.h"
 
 namespace subbit {
@@ -132,6 +134,20 @@ TEST(a_token_takes_nine_dispatches_a_layer_and_one_command_buffer) {
   EXPECT_EQ(after.barriers - before.barriers, 3 * 9 + 2);
   EXPECT_EQ(after.scratch_bytes, before.scratch_bytes);
   EXPECT_EQ(after.copied_bytes, before.copied_bytes);
+}
+
+TEST(a_token_costs_the_host_no_allocation) {
+  test::GpuRunner gpu(test::fixture("../../share/stories15M"), KvType::kF16, gpu_policy(7),
+                      std::make_shared<test::PlainDevice>());
+  const std::atomic<bool> abort{false};
+  const Decoder::OnLogits ignore = [](int64_t, Matrix) {};
+  const int32_t token = 1;
+  const auto decode = [&] { gpu.decoder().forward({&token, 1}, LogitRows::kLast, abort, ignore); };
+  decode();
+  test::fail_allocation(1);
+  decode();
+  test::fail_allocation(0);
+  EXPECT(!test::allocation_failed());
 }
 
 TEST(a_long_cache_is_attended_to_in_parts) {
