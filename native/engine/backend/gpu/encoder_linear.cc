@@ -35,6 +35,7 @@ struct GpuEncoder::Product {
   GpuCodes input;
   shader::GemvArgs gemv{};
   shader::EpilogueArgs epilogue{};
+  uint32_t tokens_at_once = 1;  // of one threadgroup
 
   Product(Tag matrix, Shape shape, int64_t first_column, const GpuCodes& codes)
       : tag(matrix), input(codes) {
@@ -46,16 +47,20 @@ struct GpuEncoder::Product {
     // A lane of code84 takes the four chunks that four stored words expand to at a time.
     gemv.lanes_log2 = shader::gemv_lanes_log2(tag == Tag::kCode84 ? gemv.chunks / 4 : gemv.chunks);
     gemv.pair_quads = 1;
+    gemv.tokens = u32(codes.tokens);
+    if (codes.tokens > 1 && tag != Tag::kTable) tokens_at_once = shader::kColumnTokens;
   }
 
   GridSize grid(uint32_t threads) const {
-    return {shader::gemv_groups(gemv.rows, threads, gemv.lanes_log2), u32(input.tokens)};
+    return {shader::gemv_groups(gemv.rows, threads, gemv.lanes_log2),
+            groups_of(input.tokens, tokens_at_once)};
   }
   uint32_t memory(uint32_t threads) const {
-    return shader::gemv_threadgroup_bytes(threads, gemv.lanes_log2);
+    return tokens_at_once * shader::gemv_threadgroup_bytes(threads, gemv.lanes_log2);
   }
   GpuDispatch begin(GpuStream& stream, SignKernel kernel, Epilogue end) const {
-    const std::string_view name = gemv_kernel(kernel, tag, end);
+    const std::string_view name =
+        tokens_at_once > 1 ? columns_kernel(tag, end) : gemv_kernel(kernel, tag, end);
     CHECK(!name.empty());
     GpuDispatch dispatch(stream, name);
     dispatch.arguments(gemv).arguments(epilogue).read(words).read(input.slice);

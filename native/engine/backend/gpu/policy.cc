@@ -19,6 +19,13 @@ constexpr Names kSelectNames = {"select_gemv_sums", "select_gemv_rank",     "sel
 constexpr Names kCode84Names = {"code84_gemv_sums", "code84_gemv_rank",     "code84_gemv_store",
                                 "code84_gemv_add",  "code84_gemv_add_norm", "code84_gemv_swiglu",
                                 "code84_gemv_qkv"};
+constexpr Names kColumnsNames = {
+    "sign_columns_sums",     "sign_columns_rank",   "sign_columns_store", "sign_columns_add",
+    "sign_columns_add_norm", "sign_columns_swiglu", "sign_columns_qkv"};
+constexpr Names kCode84ColumnsNames = {"code84_columns_sums",     "code84_columns_rank",
+                                       "code84_columns_store",    "code84_columns_add",
+                                       "code84_columns_add_norm", "code84_columns_swiglu",
+                                       "code84_columns_qkv"};
 constexpr Names kTableNames = {
     "table_gemv_sums", "", "table_gemv_store", "table_gemv_add", "", "", ""};
 
@@ -58,6 +65,13 @@ std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epil
       return kTableNames[index];
   }
   return "";
+}
+
+std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue) {
+  const auto index = static_cast<size_t>(epilogue);
+  if (matrix == StoredWeight::TermTag::kTable) return "";
+  return matrix == StoredWeight::TermTag::kCode84 ? kCode84ColumnsNames[index]
+                                                  : kColumnsNames[index];
 }
 
 }  // namespace subbit

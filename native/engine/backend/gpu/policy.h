@@ -35,5 +35,8 @@ enum class Epilogue { kSums, kRank, kStore, kAdd, kAddNorm, kSwiglu, kQkv };
 
 /// The kernel's name, a literal; empty where there is none (a table has neither rank nor fusions).
 std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epilogue epilogue);
+/// The same for several tokens, shader::kColumnTokens of which share one load of the words: by
+/// popcount, whatever serves single tokens. Empty for a table.
+std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue);
 
 }  // namespace subbit

@@ -16,6 +16,9 @@ TEST(every_kernel_the_policy_names_is_a_kernel_of_the_shaders) {
         const auto name = gemv_kernel(sign, tag, static_cast<Epilogue>(end));
         if (name.empty()) continue;
         EXPECT(!metal_on_cpu::arguments_of(name).empty());
+        const auto columns = columns_kernel(tag, static_cast<Epilogue>(end));
+        EXPECT_EQ(columns.empty(), tag == Tag::kTable);
+        if (!columns.empty()) EXPECT(!metal_on_cpu::arguments_of(columns).empty());
       }
     }
   }
