@@ -66,7 +66,7 @@ await soak("load, generate, dispose", cycles + cycles / 5, cycles / 5, async (in
 
 const model = await loadModel(exampleModel, { threads: 2 });
 const rounds = Math.ceil(tokens / 200);
-const warm = Math.ceil(rounds / 10);
+const warm = Math.ceil(rounds / 3); // the JavaScript heap settles slowly
 await soak(`one model, 200 tokens a round`, rounds + warm, warm, async (index) => {
   await model.generate(`Story number ${index}: once`, {
     maxTokens: 200,

@@ -1,5 +1,5 @@
 /** `subbit fit`: what a model will take in memory, and on which devices it fits. */
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Option } from "commander";
 
 import { estimateMemory, type MemoryEstimate, type MemoryItems } from "../memory.js";
 import { bytesOf, type EstimateOptions, kvCaches } from "../options.js";
@@ -87,7 +87,7 @@ export function fitCommand(): Command {
         kvCache: given.kv,
         bitsPerWeight: given.bits,
         threads: given.threads,
-        memoryBudget: given.budget === undefined ? undefined : checkedSize(given.budget),
+        memoryBudget: given.budget === undefined ? undefined : bytesOf("--budget", given.budget),
       };
       const estimate = await estimateMemory(source, options);
       const verdicts = await Promise.all(
@@ -103,14 +103,6 @@ export function fitCommand(): Command {
       else if (markdown) process.stdout.write(`${asRow(source, estimate, verdicts)}\n`);
       else process.stdout.write(`${asText(source, estimate, verdicts)}\n`);
     });
-}
-
-function checkedSize(text: string): number {
-  try {
-    return bytesOf("--budget", text);
-  } catch {
-    throw new InvalidArgumentError(`--budget ${text}: not a size such as 4GB or 3.5GiB.`);
-  }
 }
 
 function asJson(source: string, estimate: MemoryEstimate, verdicts: readonly DeviceVerdict[]) {
