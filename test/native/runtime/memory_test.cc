@@ -128,6 +128,27 @@ std::string with_context(const std::string& name, int64_t positions) {
   return directory;
 }
 
+TEST(an_int8_cache_takes_a_byte_a_column_and_a_scale_a_row) {
+  MemoryRequest request;
+  request.path = test::fixture("models/tiny-llama");
+  const uint64_t unsaid = estimate_memory(request).kv_cache;
+  request.kv_cache = KvCacheType::kF16;
+  const uint64_t halves = estimate_memory(request).kv_cache;
+  request.kv_cache = KvCacheType::kF32;
+  EXPECT_EQ(estimate_memory(request).kv_cache, 2 * halves);
+  request.kv_cache = KvCacheType::kI8;
+  const uint64_t codes = estimate_memory(request).kv_cache;
+  EXPECT(codes > halves / 2);
+  EXPECT(codes < halves);
+  EXPECT_EQ(unsaid, halves);
+  LoadRequest loading = request_for(request.path);
+  loading.kv_cache = KvCacheType::kI8;
+  const auto model = load(loading);
+  EXPECT_EQ(run_full(*model), "");
+  EXPECT(model->memory().kv_cache_used <= codes);
+  EXPECT(model->memory().kv_cache_used > codes / 2);
+}
+
 TEST(what_does_not_fit_is_refused_by_name_or_shrunk) {
   LoadRequest request = request_for(with_context("models/tiny-llama", 1 << 17));
   request.over_limit = OverLimit::kThrow;
