@@ -51,8 +51,9 @@ PackedLinear factored(Shape shape, int64_t rank, Options options, uint64_t seed)
   return linear;
 }
 
-/// Ternary on the first 64 columns, plain signs on the rest: three sign terms, mixed rates.
-PackedLinear mixed_signs(Shape shape, uint64_t seed) {
+/// Ternary on the first 64 columns, plain signs on the rest: three sign terms, mixed rates. Then
+/// `more` corrections over all columns, each of half the size of the one before.
+PackedLinear mixed_signs(Shape shape, uint64_t seed, int more = 0) {
   Rng rng(seed);
   PackedLinear linear;
   linear.shape = shape;
@@ -69,6 +70,7 @@ PackedLinear mixed_signs(Shape shape, uint64_t seed) {
   add(0, 64, 0.5f);
   add(0, 64, 0.5f);
   add(64, shape.cols - 64, 0.3f);
+  for (int i = 1; i <= more; ++i) add(0, shape.cols, std::ldexp(0.3f, -i));
   return linear;
 }
 
@@ -134,6 +136,8 @@ TEST(packed_products_follow_the_unpacked_weights) {
       expect_product(factored(shape, 32, {}, 1), tokens);
       expect_product(factored(shape, 64, {true, true, true}, 2), tokens);
       if (shape.cols > 64) expect_product(mixed_signs(shape, 3), tokens);
+      // As many terms as there may be: their sums are added up two at a time.
+      if (shape.cols > 64) expect_product(mixed_signs(shape, 4, 5), tokens);
     }
   }
 }

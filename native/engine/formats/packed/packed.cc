@@ -4,9 +4,13 @@
 //   G_t = ldexp(gain_t, E_t) * rho        rho: the input's row scale
 //   acc = float(I_0) * G_0;  acc = fma(float(I_t), G_t, acc) in file order
 //   y = acc * s_post;  y = y + bias;  y = h + y
+//
+// The sums of two terms are held at a time, however many there are: before a third comes, the two
+// before it become acc in the place of the first, so that scratch has a bound without bytes.
 #include "formats/packed/packed.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -18,6 +22,9 @@
 
 namespace subbit {
 namespace {
+
+/// What lies where the first term's sums do.
+enum class FirstSum { kTerm, kAcc };
 
 class PackedWeight final : public Weight {
  public:
@@ -48,7 +55,7 @@ class PackedWeight final : public Weight {
   const SignOperand& operand_for(const LinearInput& in, MultiplyScratch& scratch,
                                  ThreadPool& pool) const;
   void epilogue(Range rows, const int32_t* sums, int64_t sums_stride, std::span<const float> gains,
-                float* y, OutputMode mode) const;
+                FirstSum first, float* y, OutputMode mode) const;
 
   PackedView view_;
   uint64_t bytes_;
@@ -111,15 +118,38 @@ const SignOperand& PackedWeight::operand_for(const LinearInput& in, MultiplyScra
 
 constexpr int64_t kEpilogueRows = 256;  // of one piece, whose sums stay in the nearest cache
 
-/// `rows` of one token, at most kEpilogueRows. Term t's sums begin at sums + t * sums_stride.
+/// What a sum stands for in acc: of the first term its integer times the gain, of an acc that took
+/// its place the float itself.
+float first_value(int32_t sum, float gain, FirstSum first) {
+  return first == FirstSum::kAcc ? std::bit_cast<float>(sum) : static_cast<float>(sum) * gain;
+}
+
+/// The sums of the first term, or acc, and those of the term behind become acc, in place.
+void add_up(int32_t* sums, int64_t sums_stride, std::span<const float> gains, int64_t rows,
+            FirstSum first, ThreadPool& pool) {
+  wide_parallel_for(pool, sums_stride / rows, 1, [&](Range range) {
+    for (int64_t token = range.begin; token < range.end; ++token) {
+      const float* gain = gains.data() + 2 * token;
+      int32_t* acc = sums + token * rows;
+      const int32_t* from = acc + sums_stride;
+      for (int64_t i = 0; i < rows; ++i) {
+        const float value = first_value(acc[i], gain[0], first);
+        acc[i] = std::bit_cast<int32_t>(std::fma(static_cast<float>(from[i]), gain[1], value));
+      }
+    }
+  });
+}
+
+/// `rows` of one token, at most kEpilogueRows. A second term's sums begin at sums + sums_stride.
 void PackedWeight::epilogue(Range rows, const int32_t* sums, int64_t sums_stride,
-                            std::span<const float> gains, float* y, OutputMode mode) const {
+                            std::span<const float> gains, FirstSum first, float* y,
+                            OutputMode mode) const {
   float values[kEpilogueRows];
   const int64_t count = rows.end - rows.begin;
   const float* post = s_post_.data() + rows.begin;
   const int32_t* from = sums + rows.begin;
   float* to = y + rows.begin;
-  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(from[i]) * gains[0];
+  for (int64_t i = 0; i < count; ++i) values[i] = first_value(from[i], gains[0], first);
   for (size_t t = 1; t < gains.size(); ++t) {
     from += sums_stride;
     for (int64_t i = 0; i < count; ++i)
@@ -148,13 +178,20 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   const SignOperand& operand = operand_for(in, scratch, pool);
 
   const int64_t sums_stride = tokens * rows;  // from a term to the next
-  int32_t* const sums = reserve(scratch.sums, static_cast<int64_t>(terms) * sums_stride);
+  const size_t held = std::min<size_t>(terms, 2);
+  int32_t* const sums = reserve(scratch.sums, static_cast<int64_t>(held) * sums_stride);
   const std::span<int32_t> exponents(reserve(scratch.exponents, tokens),
                                      static_cast<size_t>(tokens));
-  float* const gains = reserve(scratch.gains, tokens * static_cast<int64_t>(terms));
+  float* const gains = reserve(scratch.gains, tokens * static_cast<int64_t>(held));
   for (size_t t = 0; t < terms; ++t) {
     const auto& [kind, term] = view_.terms[t];
-    const MatrixView<int32_t> term_sums(sums + static_cast<int64_t>(t) * sums_stride, tokens, rows);
+    if (t >= 2) {
+      const auto first = t == 2 ? FirstSum::kTerm : FirstSum::kAcc;
+      add_up(sums, sums_stride, {gains, static_cast<size_t>(2 * tokens)}, rows, first, pool);
+    }
+    const size_t place = std::min<size_t>(t, 1);
+    const MatrixView<int32_t> term_sums(sums + static_cast<int64_t>(place) * sums_stride, tokens,
+                                        rows);
     kind->multiply(term, operand, {term_sums, exponents}, scratch, pool);
     for (int64_t token = 0; token < tokens; ++token) {
       const float rho = in.row_scale == nullptr ? 1.0f : in.row_scale[token];
@@ -162,7 +199,7 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
       if (!std::isnormal(gain)) {
         throw Error(ErrorCode::kNonFinite, "the scale of a linear's output is not a normal number");
       }
-      gains[static_cast<size_t>(token) * terms + t] = gain;
+      gains[static_cast<size_t>(token) * held + place] = gain;
     }
   }
   const int64_t pieces = (rows + kEpilogueRows - 1) / kEpilogueRows;
@@ -171,7 +208,8 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
       const int64_t token = piece / pieces;
       const int64_t first = piece % pieces * kEpilogueRows;
       epilogue({first, std::min(first + kEpilogueRows, rows)}, sums + token * rows, sums_stride,
-               {gains + static_cast<size_t>(token) * terms, terms}, out.row(token), mode);
+               {gains + static_cast<size_t>(token) * held, held},
+               terms > 2 ? FirstSum::kAcc : FirstSum::kTerm, out.row(token), mode);
     }
   });
 }
