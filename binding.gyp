@@ -41,15 +41,13 @@
       "sources": ["<!@(node -p \"require('./native/sources.json').engine.join(' ')\")"],
       "conditions": [
         ["OS=='mac'", {
-          "sources": [
-            "<!@(node -p \"require('./native/sources.json').metal.join(' ')\")",
-            "<(INTERMEDIATE_DIR)/shader_files.cc"
-          ],
+          "sources": ["<!@(node -p \"require('./native/sources.json').metal.join(' ')\")"],
           "actions": [
             {
               "action_name": "shaders",
               "inputs": ["scripts/build-shaders.js"],
               "outputs": ["<(INTERMEDIATE_DIR)/shader_files.cc"],
+              "process_outputs_as_sources": 1,
               "action": ["node", "scripts/build-shaders.js", "<(INTERMEDIATE_DIR)/shader_files.cc"]
             }
           ]
@@ -86,14 +84,14 @@
             ["OS!='mac'", {
               "ldflags": ["-pthread"],
               "sources": [
-                "<!@(node -p \"require('./native/sources.json').metal.join(' ')\")",
-                "<(INTERMEDIATE_DIR)/shader_files.cc"
+                "<!@(node -p \"require('./native/sources.json').metal.join(' ')\")"
               ],
               "actions": [
                 {
                   "action_name": "shaders",
                   "inputs": ["scripts/build-shaders.js"],
                   "outputs": ["<(INTERMEDIATE_DIR)/shader_files.cc"],
+                  "process_outputs_as_sources": 1,
                   "action": [
                     "node", "scripts/build-shaders.js", "<(INTERMEDIATE_DIR)/shader_files.cc"
                   ]
