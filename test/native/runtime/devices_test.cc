@@ -28,8 +28,10 @@ struct FakeGpu {
 };
 
 std::shared_ptr<LoadedModel> load(DeviceChoice device, const std::string& verdicts = "",
-                                  const std::string& name = "tiny-llama") {
+                                  const std::string& name = "tiny-llama",
+                                  KvCacheType kv = KvCacheType::kF16) {
   LoadRequest request;
+  request.kv_cache = kv;
   request.path = test::fixture("models/" + name);
   request.threads = 1;
   request.device = device;
@@ -69,6 +71,16 @@ TEST(a_gpu_that_gives_the_processors_answers_is_taken_and_writes_the_same_text) 
     EXPECT(greedy(*model, 12) == greedy(*load(DeviceChoice::kCpu), 12));
   }
   EXPECT_EQ(fake_metal::counts().live_objects, 0);
+}
+
+TEST(a_model_with_an_int8_kv_cache_stays_on_the_processor) {
+  const FakeGpu gpu;
+  const auto model = load(DeviceChoice::kAuto, "", "tiny-llama", KvCacheType::kI8);
+  EXPECT_EQ(model->facts().device.backend, "cpu");
+  EXPECT(model->facts().device.reason.find("int8") != std::string::npos);
+  EXPECT_EQ(greedy(*model, 12).size(), size_t{12});
+  EXPECT_ERROR(ErrorCode::kDeviceUnavailable, "int8",
+               load(DeviceChoice::kMetal, "", "tiny-llama", KvCacheType::kI8));
 }
 
 TEST(a_verdict_is_remembered_for_the_chip_the_system_and_the_model) {

@@ -30,11 +30,12 @@ namespace {
 constexpr int64_t kStepChunks = 4;  // of one 64-byte load
 constexpr int64_t kLineUnits = 4;   // units of a cache line
 
-/// How far ahead of the words prefetches run: nine and a half KiB. One Zen 5 core, which reads 290
-/// Gbit/s in a plain loop, then multiplies 240 to 290 from memory; 20 % less at 4 KiB, and at any
-/// multiple of a page where rows are 2 KiB, because all that is in flight then competes for few
-/// sets of the cache.
-constexpr int64_t kPrefetchBytes = 9728;
+/// How far ahead of the words prefetches run. One Zen 5 core, which reads 270 to 310 Gbit/s in a
+/// plain loop, multiplied whole 7B linears of 4096 columns from memory, at ranks 2432, 1600 and
+/// 2720, at 268-294, 236-255 and 244-259 Gbit/s with 12.5 KiB; 259-269, 230-235 and 240-259 with
+/// 9.5; 235-272, 216-248 and 174-188 with 8. Not a multiple of a page: where rows are 2 KiB, all
+/// that is in flight would compete for few sets of the cache.
+constexpr int64_t kPrefetchBytes = 12800;
 /// From 6400 columns on the tables, 16 KiB, crowd the first-level cache: four quads abreast, who
 /// share each load of a table, multiply 244 Gbit/s at 11008 columns, one at a time 125.
 constexpr int64_t kWideChunks = 200;
@@ -154,7 +155,8 @@ SUBBIT_AVX512 void multiply_quad(const SignTask& task, int64_t quad, int64_t tok
   __m512i sum = _mm512_setzero_si512();
   __m512i index[1][4];
   __m512i current = _mm512_setzero_si512();
-  if (kInLine != 0) current = _mm512_maskz_loadu_epi64(0xFF << (2 * kInLine) & 0xFF, line);
+  if (kInLine != 0 && whole != 0)
+    current = _mm512_maskz_loadu_epi64(0xFF << (2 * kInLine) & 0xFF, line);
   for (int64_t c = 0; c < whole; c += kStepChunks) {
     _mm_prefetch(line + c * kUnitBytes + kPrefetchBytes, _MM_HINT_T0);
     if constexpr (kInLine == 0) {
