@@ -109,8 +109,9 @@ TEST(the_top_is_that_of_a_full_sort_however_logits_lie) {
       const TeacherTargets targets = targets_of(logits, vocab, pool);
       std::vector<int32_t> ids(static_cast<size_t>(vocab));
       std::iota(ids.begin(), ids.end(), 0);
-      std::stable_sort(ids.begin(), ids.end(),
-                       [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+      std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
+        return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+      });
       const std::vector<double> p = softmax(logits.data(), vocab);
       for (int64_t k = 0; k < targets.width; ++k) {
         EXPECT_EQ(targets.vocabulary[targets.columns[k]], ids[k]);

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "base/buffer.h"
@@ -159,8 +160,11 @@ void Fit::put_in_order() {
   for (Group& group : groups_)
     for (int64_t k = 0; k < group.columns.width; ++k)
       group.importance += input_square(group.columns.columns[static_cast<size_t>(k)]);
-  std::stable_sort(groups_.begin(), groups_.end(),
-                   [](const Group& a, const Group& b) { return a.importance > b.importance; });
+  // Equals keep their order; libstdc++'s stable sort takes a buffer in a way that is deprecated.
+  std::sort(groups_.begin(), groups_.end(), [](const Group& a, const Group& b) {
+    return std::tie(b.importance, a.terms[0], a.piece) <
+           std::tie(a.importance, b.terms[0], b.piece);
+  });
   for (Group& group : groups_) {
     group.first = std::ssize(order_);
     const auto& columns = group.columns.columns;
