@@ -1,6 +1,7 @@
 // embed: rows of an embedding table, by token ids that lie in a buffer, so that a sampled token
 // need not pass through the host. A thread writes one column. Twin: backend/cpu/cpu_embed.cc.
 #include "device/floats.h"
+#include "device/quantized.h"
 #include "embed.h"
 
 #define EMBED_STORED(name, Stored)                                                                \
@@ -37,7 +38,7 @@ KERNEL(embed_int8,
   const uint column = group.x * kEmbedThreads + index;
   if (column >= args.columns) return;
   const uint unit = uint(tokens[group.y]) * args.groups + column / args.group;
-  const int code = as_type<char>(table[unit * args.group + column % args.group]);
+  const int code = code_of(table[unit * args.group + column % args.group], 0);
   device const half* scales = (device const half*)(table + args.scales_at);
   h[group.y * args.h_stride + column] = float(code) * float(scales[unit]);
 }

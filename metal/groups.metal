@@ -17,7 +17,7 @@ inline void load_codes(thread ScaledCodes& chunk, device const uint* qvec, uint 
   device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c;
   UNROLL
   for (uint i = 0; i < 32; ++i) {
-    const int code = int(words[i / 4] << (24 - 8 * (i % 4))) >> 24;
+    const int code = code_of(words[i / 4], i % 4);
     const int magnitude = int(magnitude_of(code) >> s.drop);
     chunk.codes[i] = float((code < 0 ? -magnitude : magnitude) << s.shift);
   }
@@ -56,7 +56,7 @@ inline float dot_chunk(thread const Int8&, device const uint* unit, uint, uint p
   float sum = 0.0f;
   UNROLL
   for (uint i = 0; i < 32; ++i) {
-    const int code = int(unit[8 * part + i / 4] << (24 - 8 * (i % 4))) >> 24;
+    const int code = code_of(unit[8 * part + i / 4], i % 4);
     sum = fma(float(code), chunk.codes[i], sum);
   }
   return sum;

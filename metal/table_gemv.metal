@@ -15,7 +15,7 @@ inline void load_bytes(thread CodeBytes& chunk, device const uint* qvec, uint ch
   device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c;
   UNROLL
   for (uint i = 0; i < 32; ++i) {
-    const int code = int(words[i / 4] << (24 - 8 * (i % 4))) >> 24;
+    const int code = code_of(words[i / 4], i % 4);
     const int magnitude = int(magnitude_of(code) >> s.drop);
     chunk.codes[i] = code < 0 ? -magnitude : magnitude;
   }
@@ -23,10 +23,10 @@ inline void load_bytes(thread CodeBytes& chunk, device const uint* qvec, uint ch
 }
 
 inline int dot_bytes(uint entries, thread const int* codes) {
-  int sum = (int(entries << 24) >> 24) * codes[0];
-  sum += (int(entries << 16) >> 24) * codes[1];
-  sum += (int(entries << 8) >> 24) * codes[2];
-  return sum + (int(entries) >> 24) * codes[3];
+  int sum = code_of(entries, 0) * codes[0];
+  sum += code_of(entries, 1) * codes[1];
+  sum += code_of(entries, 2) * codes[2];
+  return sum + code_of(entries, 3) * codes[3];
 }
 
 /// The product of one chunk with one row, times 2^shift: below 127 * 127 * 32 * 2^12 < 2^31.

@@ -24,7 +24,7 @@ inline float output_gain(thread const OutputScale& scale, float gain, uint index
                          device atomic_uint* status) {
   const float g = ldexp(gain, scale.exponent) * scale.rho;
   if (!isnormal(g) && index == 0) {
-    atomic_fetch_or_explicit(status, kStatusScale, memory_order_relaxed);
+    set_status(status, kStatusScale);
   }
   return g;
 }

@@ -6,6 +6,14 @@
 constant constexpr uint kInfinityBits = 0x7F800000u;
 constant constexpr uint kTinyBits = (127u - 100u) << 23;  // 2^-100
 
+/// Threads of any threadgroup may report; the host reads after the command buffer.
+inline void set_status(device atomic_uint* status, uint bit) {
+  atomic_fetch_or_explicit(status, bit, memory_order_relaxed);
+}
+
+/// A code that lies as byte `i` of a word.
+inline int code_of(uint word, uint i) { return int(word << (24 - 8 * i)) >> 24; }
+
 inline uint magnitude_of(int code) { return uint(code < 0 ? -code : code); }
 
 /// Column `lane` of `chunk` is v; `square` is summed into the chunk's squares. All lanes call;
@@ -14,8 +22,7 @@ inline void write_chunk(float v, float square, uint chunk, uint chunks, uint lan
                         device uint* qvec, device atomic_uint* status) {
   const uint largest = simd_max(as_type<uint>(v) & 0x7FFFFFFFu);
   const bool finite = largest < kInfinityBits;
-  if (!finite && lane == 0)
-    atomic_fetch_or_explicit(status, kStatusNonFinite, memory_order_relaxed);
+  if (!finite && lane == 0) set_status(status, kStatusNonFinite);
   const bool zero = !finite || largest < kTinyBits;
   const int exponent = zero ? -128 : int((largest + 0x1FFFFu) >> 23) - 133;
   // 2^-exponent: exponents lie in [-106, 122], so it is normal.

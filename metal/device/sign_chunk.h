@@ -75,7 +75,7 @@ inline void load_chunk(thread SelectChunk& chunk, device const uint* qvec, uint 
   int total = 0;
   UNROLL
   for (uint i = 0; i < 32; ++i) {
-    const int code = int(words[i / 4] << (24 - 8 * (i % 4))) >> 24;
+    const int code = code_of(words[i / 4], i % 4);
     const int magnitude = int(magnitude_of(code) >> s.drop);
     const int kept = code < 0 ? -magnitude : magnitude;
     chunk.codes[i] = float(kept);
