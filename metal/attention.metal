@@ -30,6 +30,7 @@ struct CachedRows {
   device const uchar* keys;
   device const uchar* values;
   uint head_dim;
+  uint row_bytes;
 };
 
 template <typename Stored>
@@ -39,14 +40,14 @@ inline void add_positions(thread Softmax& state, thread const float* q,
   float scores[kKeysAtOnce];
   UNROLL
   for (uint k = 0; k < kKeysAtOnce; ++k) {
-    const uint at = min(first + k, end - 1) * cache.head_dim;
+    device const uchar* row = cache.keys + min(first + k, end - 1) * cache.row_bytes;
     float sum = 0.0f;
     UNROLL
     for (uint i = 0; i < kDimsPerLane; ++i) {
       const uint d = lane + 32 * i;
-      if (d < cache.head_dim) sum = fma(q[i], read_stored(stored, cache.keys, at + d), sum);
+      if (d < cache.head_dim) sum = fma(q[i], read_stored(stored, row, d), sum);
     }
-    scores[k] = sum;
+    scores[k] = sum * row_scale_of(stored, row, cache.head_dim);
   }
   float largest = state.largest;
   UNROLL
@@ -62,14 +63,15 @@ inline void add_positions(thread Softmax& state, thread const float* q,
   for (uint i = 0; i < kDimsPerLane; ++i) state.values[i] *= fade;
   UNROLL
   for (uint k = 0; k < kKeysAtOnce; ++k) {
-    const uint at = min(first + k, end - 1) * cache.head_dim;
-    const float weight = first + k < end ? fast::exp(scores[k] - largest) : 0.0f;
-    state.sum += weight;
+    device const uchar* row = cache.values + min(first + k, end - 1) * cache.row_bytes;
+    const float power = first + k < end ? fast::exp(scores[k] - largest) : 0.0f;
+    const float weight = power * row_scale_of(stored, row, cache.head_dim);
+    state.sum += power;
     UNROLL
     for (uint i = 0; i < kDimsPerLane; ++i) {
       const uint d = lane + 32 * i;
       if (d >= cache.head_dim) continue;
-      state.values[i] = fma(weight, read_stored(stored, cache.values, at + d), state.values[i]);
+      state.values[i] = fma(weight, read_stored(stored, row, d), state.values[i]);
     }
   }
 }
@@ -82,8 +84,9 @@ inline void attend(thread const AttentionArgs& args, device const float* q,
                    uint simdgroup, threadgroup float* results) {
   const uint kv_head = group.x / (args.heads / args.kv_heads);
   Stored stored;
-  const uint bytes = kv_head * args.capacity * args.head_dim * element_bytes(stored);
   CachedRows cache;
+  cache.row_bytes = row_bytes(stored, args.head_dim);
+  const uint bytes = kv_head * args.capacity * cache.row_bytes;
   cache.keys = keys + bytes;
   cache.values = values + bytes;
   cache.head_dim = args.head_dim;
@@ -187,6 +190,7 @@ inline void store_part(thread const AttentionArgs& args, float value, uint3 grou
 
 ATTENTION(f32, StoredF32)
 ATTENTION(f16, StoredF16)
+ATTENTION(i8, StoredI8)
 
 KERNEL(attention_combine,
        (constant AttentionArgs & attention_args [[buffer(0)]],

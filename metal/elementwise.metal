@@ -57,6 +57,32 @@ KERNEL(rope, (constant RopeArgs & args [[buffer(0)]], device const float* cosine
 KV_APPEND(kv_append_f32, float)
 KV_APPEND(kv_append_f16, half)
 
+/// The same for rows of int8 codes (kv_row_bytes of backend.h): a simdgroup writes one row, z 0 of
+/// the keys and z 1 of the values. Twin: store_codes of backend/cpu/attention_kernels.cc.
+KERNEL(kv_append_i8,
+       (constant KvAppendArgs & args [[buffer(0)]], device const float* k [[buffer(1)]],
+        device const float* v [[buffer(2)]], device uchar* keys [[buffer(3)]],
+        device uchar* values [[buffer(4)]], THREAD)) {
+  const bool key = group.z == 0;
+  device const float* from = key ? k + group.y * args.k_stride : v + group.y * args.v_stride;
+  from += group.x * args.head_dim;
+  const uint padded = (args.head_dim + 3) / 4 * 4;
+  const uint row = group.x * args.capacity + args.first_position + group.y;
+  device uchar* to = (key ? keys : values) + row * (padded + 4);
+  uint bits = 0;
+  for (uint d = lane; d < args.head_dim; d += kSimdLanes) {
+    bits = max(bits, as_type<uint>(from[d]) & 0x7FFFFFFFu);
+  }
+  bits = simd_max(bits);
+  const float largest = as_type<float>(bits);
+  const bool zero = bits < kTinyBits;
+  const float inverse = zero || bits >= kInfinityBits ? 0.0f : 127.0f / largest;
+  for (uint d = lane; d < padded; d += kSimdLanes) {
+    to[d] = d < args.head_dim ? uchar(int(rint(from[d] * inverse))) : uchar(0);
+  }
+  if (lane == 0) ((device float*)(to + padded))[0] = zero ? 0.0f : largest / 127.0f;
+}
+
 KERNEL(swiglu, (constant SwigluArgs & args [[buffer(0)]], device const float* gate [[buffer(1)]],
                 device const float* up [[buffer(2)]], device float* out [[buffer(3)]], THREAD)) {
   const uint column = group.x * kElementThreads + index;

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 
+#include "backend/cpu/attention_kernels.h"
 #include "base/half.h"
 #include "support/metal_kernels.h"
 #include "support/test.h"
@@ -14,7 +15,7 @@ namespace {
 
 struct Attention {
   uint32_t heads, kv_heads, head_dim, first_position, tokens, splits;
-  bool halves;
+  KvType type;
 };
 
 struct Cache {
@@ -24,24 +25,49 @@ struct Cache {
   ExactBuffer<std::byte> value_bytes;
 };
 
+/// Bytes of one position as the cache stores it, and what attention then reads.
+std::vector<float> store_row(KvType type, std::span<const float> values, std::byte* row) {
+  std::vector<float> read(values.begin(), values.end());
+  if (type == KvType::kF32) std::memcpy(row, values.data(), values.size_bytes());
+  if (type == KvType::kF16) {
+    for (size_t d = 0; d < read.size(); ++d) {
+      const Half half = to_half(values[d]);
+      std::memcpy(row + 2 * d, &half, 2);
+      read[d] = to_float(half);
+    }
+  }
+  if (type == KvType::kI8) {
+    store_codes(values, row);
+    const float scale = code_scale(row, static_cast<int64_t>(values.size()));
+    for (size_t d = 0; d < read.size(); ++d) {
+      read[d] = static_cast<float>(reinterpret_cast<const int8_t*>(row)[d]) * scale;
+    }
+  }
+  return read;
+}
+
 /// A cache whose positions past the last are NaN.
 Cache make_cache(const Attention& c, uint32_t capacity) {
-  const size_t count = size_t{c.kv_heads} * capacity * c.head_dim;
-  const size_t element = c.halves ? 2 : 4;
-  Cache cache{random_floats(count, 2), random_floats(count, 3),
-              ExactBuffer<std::byte>(count * element), ExactBuffer<std::byte>(count * element)};
+  const size_t rows = size_t{c.kv_heads} * capacity;
+  const auto bytes = static_cast<size_t>(kv_row_bytes(c.type, c.head_dim));
+  Cache cache{random_floats(rows * c.head_dim, 2), random_floats(rows * c.head_dim, 3),
+              ExactBuffer<std::byte>(rows * bytes), ExactBuffer<std::byte>(rows * bytes)};
   const uint32_t used = c.first_position + c.tokens;
-  for (size_t i = 0; i < count; ++i) {
-    if (i / c.head_dim % capacity >= used) continue;
-    for (auto [floats, bytes] :
+  for (size_t row = 0; row < rows; ++row) {
+    if (row % capacity >= used) continue;
+    for (auto [floats, stored] :
          {std::pair(&cache.keys, &cache.key_bytes), std::pair(&cache.values, &cache.value_bytes)}) {
-      const Half half = to_half((*floats)[i]);
-      if (c.halves) (*floats)[i] = to_float(half);
-      std::memcpy(bytes->data() + i * element,
-                  c.halves ? static_cast<const void*>(&half) : &(*floats)[i], element);
+      const std::span<float> own(floats->data() + row * c.head_dim, c.head_dim);
+      const auto read = store_row(c.type, own, stored->data() + row * bytes);
+      std::copy(read.begin(), read.end(), own.begin());
     }
   }
   return cache;
+}
+
+/// "f16" of "attention_decode_f16".
+std::string suffix_of(KvType type) {
+  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "i8";
 }
 
 struct Wanted {
@@ -79,10 +105,11 @@ Wanted reference(const Attention& c, uint32_t capacity, const Cache& cache,
     wanted.value += term;
     wanted.tolerance += std::fabs(term);
   }
-  // A score: 3 roundings for the scaled query, head_dim / 32 products and 5 sums, one difference;
-  // its power as much relatively, and 2 ulp of exp. Sum and values: a product and a sum for each
-  // position, fading twice at most a step, a quotient.
-  const double relative = widest * (c.head_dim / 32.0 + 10) + 6.0 * scores.size() + 24;
+  // A score: 3 roundings for the scaled query, one for the row's scale here and one in the twin,
+  // head_dim / 32 products and 5 sums, one difference; its power as much relatively, and 2 ulp of
+  // exp. Sum and values: a product and a sum for each position, fading twice at most a step, a
+  // quotient.
+  const double relative = widest * (c.head_dim / 32.0 + 12) + 8.0 * scores.size() + 24;
   wanted.tolerance *= 2 * relative * 0x1p-24;
   return wanted;
 }
@@ -95,7 +122,7 @@ std::vector<float> run_floats(const Attention& c, uint32_t capacity, const Cache
   const ExactBuffer<float> query(q);
   const ExactBuffer<float> out(size_t{c.tokens} * columns);
   const ExactBuffer<uint32_t> status(1, 0u);
-  const std::string suffix = c.halves ? "f16" : "f32";
+  const std::string suffix = suffix_of(c.type);
   const size_t memory = shader::attention_threadgroup_bytes(c.head_dim);
   if (c.splits == 1) {
     run_in_every_order({"attention_decode_" + suffix,
@@ -144,23 +171,26 @@ void expect_attention(const Attention& c) {
 }  // namespace
 
 TEST(metal_attention_agrees_with_double_arithmetic) {
-  expect_attention({1, 1, 1, 0, 1, 1, false});
-  expect_attention({4, 2, 8, 0, 3, 1, true});
-  expect_attention({2, 1, 48, 36, 1, 1, false});
-  expect_attention({2, 2, 64, 31, 2, 1, true});
-  expect_attention({1, 1, 128, 99, 1, 1, true});
-  expect_attention({1, 1, 256, 5, 1, 1, false});
+  expect_attention({1, 1, 1, 0, 1, 1, KvType::kF32});
+  expect_attention({4, 2, 8, 0, 3, 1, KvType::kF16});
+  expect_attention({2, 1, 48, 36, 1, 1, KvType::kF32});
+  expect_attention({2, 2, 64, 31, 2, 1, KvType::kF16});
+  expect_attention({1, 1, 128, 99, 1, 1, KvType::kF16});
+  expect_attention({1, 1, 256, 5, 1, 1, KvType::kF32});
+  expect_attention({4, 2, 6, 9, 2, 1, KvType::kI8});
+  expect_attention({2, 1, 128, 70, 1, 1, KvType::kI8});
 }
 
 TEST(metal_split_attention_agrees_with_double_arithmetic) {
-  expect_attention({2, 1, 48, 66, 1, 3, true});
-  expect_attention({1, 1, 128, 0, 2, 4, false});  // more splits than positions
-  expect_attention({2, 2, 32, 127, 1, 8, true});
+  expect_attention({2, 1, 48, 66, 1, 3, KvType::kF16});
+  expect_attention({1, 1, 128, 0, 2, 4, KvType::kF32});  // more splits than positions
+  expect_attention({2, 2, 32, 127, 1, 8, KvType::kF16});
+  expect_attention({2, 1, 48, 66, 1, 3, KvType::kI8});
 }
 
 TEST(metal_attention_writes_the_codes_of_what_it_computes) {
   for (const uint32_t splits : {1u, 3u}) {
-    const Attention c{3, 1, 64, 20, 2, splits, true};
+    const Attention c{3, 1, 64, 20, 2, splits, KvType::kF16};
     const uint32_t capacity = 22;
     const Cache cache = make_cache(c, capacity);
     const auto q = random_floats(size_t{c.tokens} * c.heads * c.head_dim, 1);

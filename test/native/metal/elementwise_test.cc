@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/cpu/attention_kernels.h"
 #include "base/half.h"
 #include "models/rope.h"
 #include "support/metal_kernels.h"
@@ -119,6 +120,39 @@ TEST(metal_kv_append_stores_where_attention_reads) {
         };
         EXPECT_EQ(key, bits(k[t * stride + column]));
         EXPECT_EQ(value, bits(v[t * stride + column]));
+      }
+    }
+  }
+}
+
+TEST(metal_kv_append_i8_stores_the_bytes_that_the_cpu_does) {
+  for (const uint32_t head_dim : {1u, 6u, 32u, 48u, 128u}) {
+    const uint32_t kv_heads = 2, capacity = 4, stride = kv_heads * head_dim + 1;
+    auto k = random_floats(2 * stride, 4);
+    const auto v = random_floats(2 * stride, 5);
+    for (uint32_t d = 0; d < head_dim; ++d) k[stride + d] *= 0x1p-110f;  // a row of zeros
+    shader::KvAppendArgs args{kv_heads, head_dim, capacity, 1, stride, stride};
+    const ExactBuffer<float> k_in(k);
+    const ExactBuffer<float> v_in(v);
+    const auto bytes = static_cast<size_t>(kv_row_bytes(KvType::kI8, head_dim));
+    const ExactBuffer<std::byte> keys(kv_heads * capacity * bytes);
+    const ExactBuffer<std::byte> values(kv_heads * capacity * bytes);
+    run_in_every_order(
+        {"kv_append_i8",
+         {kv_heads, 2, 2},
+         {32},
+         {bytes_of(args), k_in.binding(), v_in.binding(), keys.binding(), values.binding()},
+         {}},
+        {3, 4});
+    for (uint32_t t = 0; t < 2; ++t) {
+      for (uint32_t head = 0; head < kv_heads; ++head) {
+        std::vector<std::byte> wanted(bytes);
+        const size_t from = t * stride + head * head_dim;
+        const size_t at = (head * capacity + 1 + t) * bytes;
+        store_codes({k.data() + from, head_dim}, wanted.data());
+        EXPECT(std::memcmp(keys.data() + at, wanted.data(), bytes) == 0);
+        store_codes({v.data() + from, head_dim}, wanted.data());
+        EXPECT(std::memcmp(values.data() + at, wanted.data(), bytes) == 0);
       }
     }
   }
