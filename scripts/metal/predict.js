@@ -28,7 +28,7 @@ const token = {
   /** K2's, by the same count. */
   selectSlotsPerBit: 3.3,
   headSlots: 32000 * 4096 * 8, // shift, mask, subtraction, conversion, multiply-add
-  dispatches: 9 * layers + 4, // embedding, first norm, head, argmax
+  dispatches: 9 * layers + 3, // embedding, first norm, head
 };
 const dispatchSeconds = 2e-6;
 
