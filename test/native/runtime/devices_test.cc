@@ -118,7 +118,7 @@ TEST(what_a_mac_can_lack_is_said_in_words) {
   Settings compiler;
   compiler.compile_error = "program_source:12:5: error: unknown type name 'simdgroup_matrix'";
   for (const auto& [settings, words] :
-       {std::pair(no_device, "no GPU to this process"), std::pair(old, "older than Apple silicon"),
+       {std::pair(no_device, "no GPU to this process"), std::pair(old, "of GPU family 3"),
         std::pair(compiler, "unknown type name")}) {
     const FakeGpu gpu(settings);
     EXPECT_ERROR(ErrorCode::kDeviceUnavailable, words, load(DeviceChoice::kMetal));

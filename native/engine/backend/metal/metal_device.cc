@@ -221,10 +221,12 @@ MetalDevice::MetalDevice() : device_(MTLCreateSystemDefaultDevice()) {
   if (!device_) throw unavailable("Metal", "this Mac offers no GPU to this process");
   const AutoreleasePool pool;
   read_facts();
-  if (facts_.family < kOldestFamily) {
-    throw unavailable("Metal", facts_.name + " is older than Apple silicon's GPUs");
-  }
+  // First: a virtual GPU runs no kernel of ours, but its compiler's word is worth having.
   compile();
+  if (facts_.family < kOldestFamily) {
+    throw unavailable("Metal", facts_.name + " is of GPU family " + std::to_string(facts_.family) +
+                                   ", and the kernels need 7 (the M1) or newer");
+  }
   queue_ = Owned(selectors().new_command_queue(device_.get()));
   if (!queue_) throw unavailable("Metal", "no command queue to be had");
   make_residency_set();

@@ -7,7 +7,6 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/gpu/gpu_backend.h"
-#include "backend/metal/metal_device.h"
 #include "base/buffer.h"
 #include "base/rng.h"
 #include "formats/int4/int4.h"
@@ -16,6 +15,7 @@
 #include "formats/packed/packed.h"
 #include "formats/registry.h"
 #include "support/fake_metal/fake_metal.h"
+#include "support/gpu_runner.h"
 #include "support/test.h"
 
 namespace subbit {
@@ -107,7 +107,7 @@ void expect_agreement(const Linear& linear, Agreement agreement) {
   fake_metal::reset();
   ThreadPool pool(1);
   const auto cpu = make_cpu_backend(pool);
-  const auto gpu = make_gpu_backend(open_metal_device(), gpu_policy(7));
+  const auto gpu = make_gpu_backend(test::test_device(), gpu_policy(7));
   const auto [rows, cols] = linear.shape;
   for (const int64_t tokens : {1, 3}) {
     Rng rng(7);
