@@ -13,6 +13,9 @@ namespace {
 // What one engine or worker thread makes resident: its stack as far as kernels use it (a packed
 // panel of the GEMM is 56 KiB), the packed strip it keeps (256 KiB), its heap's first pages.
 constexpr uint64_t kThreadBytes = 448 << 10;
+// Some three dozen blocks of the arena, each rounded up to a cache line; with AddressSanitizer a
+// second one lies behind each.
+constexpr uint64_t kRoundingBytes = 64 * 256;
 // Names, views and manifest entries of one tensor, and one linear's objects.
 constexpr uint64_t kTensorBytes = 1 << 10;
 // The addon's code and data that running touches, and the JavaScript heap's growth while tokens
@@ -77,7 +80,7 @@ MemoryPlan plan_memory(const PlanRequest& request) {
       2 * static_cast<uint64_t>(config.num_hidden_layers) * kv_side_bytes(config, options);
   const int64_t row = 2 * widths.hidden + widths.wide + widths.mixed + 1;
   plan.activations = floats(row * options.chunk_tokens) + floats(widths.vocab * options.logit_rows);
-  plan.scratch = weight_scratch(request) + backend_scratch(request);
+  plan.scratch = weight_scratch(request) + backend_scratch(request) + kRoundingBytes;
   plan.rope = floats(config.head_dim * options.context_length);
   plan.loaded = weights.widened + weights.copied + kTensorBytes * weights.matrices.size();
   // Logits, their order, and their probabilities as doubles.
