@@ -8,7 +8,8 @@
  *
  * The peer is installed into a cache directory, from npm, without its install scripts; models are
  * written there and removed unless --keep is given. A 7B in Q4_0 takes 4 GB of disk and 8 GB of
- * memory. Figures go to bench/results/.
+ * memory. Figures go to bench/results/, without those by the wall where the engines had to share
+ * their processors.
  */
 import { fork, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
@@ -154,22 +155,28 @@ function figuresOf({ side, ready, results }, setting) {
   const { shape, threads, prompt, generate, kvBytes, bandwidth } = setting;
   const common = { bench: "peers", engine: side.name, format: side.format, shape, threads };
   const of = (/** @type {(result: RunResult) => number} */ each) => summary(results.map(each));
-  const decode = of((r) => (1e3 * generate) / r.decodeMs);
   const bytes = side.weightBytes + kvBytes * (prompt + (generate + 1) / 2);
-  const rates = [
+  // What the wall says on a machine that does nothing else, as long as all threads are busy.
+  const decodeCpu = of((r) => r.decodeCpuMs / generate);
+  const memory = { bytes_per_token: bytes, bandwidth_gb_s: bandwidth / 1e9 };
+  const part = (1e3 * bytes * threads) / decodeCpu.median / bandwidth;
+  const figures = [
     { metric: "prefill", unit: "tok/s", ...of((r) => (1e3 * prompt) / r.prefillMs) },
-    {
-      ...{ metric: "decode", unit: "tok/s", ...decode, bytes_per_token: bytes },
-      bandwidth_gb_s: bandwidth / 1e9,
-      bandwidth_fraction: (bytes * decode.median) / bandwidth,
-    },
+    { metric: "decode", unit: "tok/s", ...of((r) => (1e3 * generate) / r.decodeMs) },
     { metric: "prefill cpu", unit: "ms/token", ...of((r) => r.prefillCpuMs / prompt) },
-    { metric: "decode cpu", unit: "ms/token", ...of((r) => r.decodeCpuMs / generate) },
+    {
+      ...{ metric: "decode cpu", unit: "ms/token", ...decodeCpu, ...memory },
+      bandwidth_fraction: part,
+    },
     { metric: "peak rss", unit: "MB", ...of((r) => r.peakRssBytes / 1e6) },
     { metric: "load", unit: "ms", ...summary([ready.loadMs]) },
   ];
-  return rates.map((rate) => ({ ...common, ...rate }));
+  const share = of((r) => r.decodeCpuMs / r.decodeMs / threads).median;
+  return { common, share, figures: figures.map((figure) => ({ ...common, ...figure })) };
 }
+
+/** Less of the processors than this, and the clock on the wall tells of other processes. */
+const leastShare = 0.9;
 
 /** Says once what the engines are. */
 const introduced = new Set();
@@ -179,15 +186,16 @@ function introduce(/** @type {string} */ about) {
 }
 
 /** @param {ReturnType<typeof figuresOf>[]} sides ours, then the peer's */
-function print([ours = [], theirs = []]) {
-  const { engine, format, shape, threads } = theirs[0] ?? {};
-  say(`\n${shape}, ${threads} thread(s): subbit ${ours[0]?.format} against ${engine} ${format}`);
+function print([ours, theirs]) {
+  if (!ours || !theirs) return;
+  const { engine, format, shape, threads } = theirs.common;
+  say(`\n${shape}, ${threads} thread(s): subbit ${ours.common.format} against ${engine} ${format}`);
   const figure = (/** @type {number} */ value) => Number(value.toPrecision(4)).toString();
+  const percent = (/** @type {number} */ part) => `${(100 * part).toFixed(0)} %`;
   const head = ["", "subbit", "spread", "peer", "spread", "better by"];
-  const rows = ours.map((own, i) => {
-    const peer = theirs[i] ?? own;
+  const rows = ours.figures.map((own, i) => {
+    const peer = theirs.figures[i] ?? own;
     const ratio = own.unit === "tok/s" ? own.median / peer.median : peer.median / own.median;
-    const percent = (/** @type {number} */ spread) => `${(100 * spread).toFixed(0)} %`;
     return [
       ...[`${own.metric}, ${own.unit}`, figure(own.median), percent(own.spread)],
       ...[figure(peer.median), percent(peer.spread), `${ratio.toFixed(2)} x`],
@@ -196,13 +204,13 @@ function print([ours = [], theirs = []]) {
   for (const row of [head, ...rows]) {
     say(row.map((cell, i) => (i === 0 ? cell.padEnd(24) : cell.padStart(11))).join(""));
   }
-  const [a, b] = [ours, theirs].map((side) => side.find(({ metric }) => metric === "decode"));
-  for (const [name, side] of Object.entries({ subbit: a, peer: b })) {
-    if (!side || !("bytes_per_token" in side)) continue;
-    const { bytes_per_token: bytes, bandwidth_gb_s: rate, bandwidth_fraction: part } = side;
+  for (const { common, share, figures } of [ours, theirs]) {
+    const read = figures.find((one) => "bandwidth_fraction" in one);
+    if (!read || !("bandwidth_fraction" in read)) continue;
     say(
-      `${name} reads ${figure(bytes / 1e6)} MB a token, ${(100 * part).toFixed(0)} % of ` +
-        `${figure(rate)} GB/s`,
+      `${common.engine} reads ${figure(read.bytes_per_token / 1e6)} MB a token, ` +
+        `${percent(read.bandwidth_fraction)} of ${figure(read.bandwidth_gb_s)} GB/s in processor ` +
+        `time; it had ${percent(share)} of its processors`,
     );
   }
 }
@@ -253,7 +261,12 @@ async function compareShape(shape, peer) {
       const figures = outcomes.map((outcome) => figuresOf(outcome, setting));
       for (const { ready } of outcomes) introduce(ready.about);
       print(figures);
-      if (given.record) record(figures.flat());
+      if (given.record) {
+        const calm = figures.every(({ share }) => share >= leastShare);
+        if (!calm) say("other processes had the machine: rates by the wall are not recorded");
+        const kept = figures.flatMap((side) => side.figures);
+        record(kept.filter(({ unit }) => calm || (unit !== "tok/s" && unit !== "ms")));
+      }
     }
     if (!given.keep) rmSync(theirs);
   }
