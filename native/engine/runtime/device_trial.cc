@@ -98,8 +98,8 @@ std::string verdict_key(const GpuFacts& facts, OpenedModel& opened, KvCacheType 
     formats.push_back(tensor.format);
   }
   std::ranges::sort(formats);
-  const auto [first, last] = std::ranges::unique(formats);
-  formats.erase(first, last);
+  // Not std::ranges::unique: clang 14 cannot read libstdc++'s.
+  formats.erase(std::unique(formats.begin(), formats.end()), formats.end());
   std::string key = facts.name + "|" + facts.system + "|" + std::string(engine_version()) + "|" +
                     config.model_type + " " + std::to_string(config.hidden_size) + " " +
                     std::to_string(config.head_dim) + (kv == KvCacheType::kF16 ? " f16" : " f32");

@@ -108,12 +108,12 @@ TEST(a_model_of_tables_is_the_same_bytes_on_any_number_of_threads_and_when_inter
   EXPECT(file_of(request) == expected);
   request.out = directory + "/parts";
   // In the second block, in tuning, and once everything is tuned.
-  for (const auto& [phase, at] :
+  for (const auto& part :
        std::vector<std::pair<std::string, double>>{{"fit", 4}, {"tune", 17}, {"write", 1}}) {
     JobControl control;
     bool met = false;
     control.on_progress = [&](const Progress& progress) {
-      if (progress.phase != phase || progress.loaded < at) return;
+      if (progress.phase != part.first || progress.loaded < part.second) return;
       met = true;
       control.abort = true;
     };

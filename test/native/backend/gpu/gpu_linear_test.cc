@@ -108,7 +108,8 @@ void expect_agreement(const Linear& linear, Agreement agreement) {
   ThreadPool pool(1);
   const auto cpu = make_cpu_backend(pool);
   const auto gpu = make_gpu_backend(test::test_device(), gpu_policy(7));
-  const auto [rows, cols] = linear.shape;
+  const int64_t rows = linear.shape.rows;
+  const int64_t cols = linear.shape.cols;
   for (const int64_t tokens : {1, 3}) {
     Rng rng(7);
     const int64_t x_stride = cols + 4;
