@@ -21,9 +21,15 @@ import { type ResolvedSource, requireBos } from "./source.js";
 import type { Tokenizer } from "./text.js";
 import { interleaved, shareTokens, spreadWindows, thinned } from "./windows.js";
 
-export interface CalibrationRequest {
+/** What reading text needs. */
+export interface TextRequest {
   source: ResolvedSource;
   tokenizer: Tokenizer;
+  signal?: AbortSignal;
+  onProgress?: ProgressListener;
+}
+
+export interface CalibrationRequest extends TextRequest {
   calibration: Calibration | undefined;
   effort: Effort;
   seed: number;
@@ -34,32 +40,69 @@ export interface CalibrationRequest {
 
 /** Windows of token ids, each behind the start token. */
 export async function calibrationWindows(request: CalibrationRequest): Promise<Int32Array[]> {
-  const { source, calibration, effort } = request;
+  const { calibration, effort } = request;
+  const shape = windowShape(request);
+  if (!calibration) return await writtenWindows(request, shape);
+  const tokens = tokensAsked(calibration) ?? calibrationTokens[effort];
+  const windows = windowsOf(await textIds(request, calibration), { ...shape, tokens });
+  if (windows.length === 0) throw invalidOption("calibration", "text of some tokens", "none");
+  return windows;
+}
+
+/** How much calibration text each effort would use, without letting the model write any. */
+export async function sizesByEffort(
+  request: TextRequest & Pick<CalibrationRequest, "calibration">,
+): Promise<Record<Effort, { windows: number; tokens: number }>> {
+  const { calibration } = request;
+  const shape = windowShape(request);
+  const texts = calibration && (await textIds(request, calibration));
+  const sizeOf = (effort: Effort) => {
+    if (!texts) {
+      const tokens = generatedCalibrationTokens[effort];
+      return { windows: Math.ceil(tokens / shape.context), tokens };
+    }
+    const tokens = tokensAsked(calibration) ?? calibrationTokens[effort];
+    const windows = windowsOf(texts, { ...shape, tokens });
+    return {
+      windows: windows.length,
+      tokens: windows.reduce((sum, window) => sum + window.length, 0),
+    };
+  };
+  return { fast: sizeOf("fast"), balanced: sizeOf("balanced"), max: sizeOf("max") };
+}
+
+function tokensAsked(calibration: Calibration): number | undefined {
+  return "tokens" in calibration ? calibration.tokens : undefined;
+}
+
+function windowShape({ source, calibration }: Pick<CalibrationRequest, "source" | "calibration">): {
+  bos: number;
+  context: number;
+} {
   const bos = requireBos(source);
   const asked = calibration && "file" in calibration ? calibration.context : undefined;
   const trained = source.trainedContextLength ?? calibrationContext;
   const context = Math.min(trained, asked ?? calibrationContext);
   if (context < 2) throw invalidOption("the model", "trained with a context of 2 or more", context);
-  if (!calibration) return await writtenWindows(request, { bos, context });
-  const windows = await givenWindows(request, calibration, {
-    bos,
-    context,
-    tokens: ("tokens" in calibration && calibration.tokens) || calibrationTokens[effort],
-  });
-  if (windows.length === 0) throw invalidOption("calibration", "text of some tokens", "none");
-  return windows;
+  return { bos, context };
 }
 
-async function givenWindows(
-  { tokenizer, signal, onProgress }: CalibrationRequest,
+async function textIds(
+  { tokenizer, signal, onProgress }: TextRequest,
   calibration: Calibration,
-  options: { bos: number; context: number; tokens: number },
 ): Promise<Int32Array[]> {
   const texts: Int32Array[] = [];
   for await (const { text, done, total } of textsOf(calibration)) {
-    onProgress({ phase: "tokenize", loaded: done, total, fraction: done / total });
+    onProgress?.({ phase: "tokenize", loaded: done, total, fraction: done / total });
     texts.push(await tokenizer.encode(text, { cache: true, signal }));
   }
+  return texts;
+}
+
+function windowsOf(
+  texts: readonly Int32Array[],
+  options: { bos: number; context: number; tokens: number },
+): Int32Array[] {
   const lengths = texts.map((ids) => ids.length);
   const lists = shareTokens(lengths, options.tokens).map((tokens, i) =>
     spreadWindows(texts[i] ?? new Int32Array(), { ...options, tokens }),

@@ -12,11 +12,27 @@ import { ModelError } from "./errors.js";
 import { type ProgressEvent, runJob } from "./job.js";
 import { type NativeCompressResult, nativeAddon } from "./native.js";
 import { type CompressOptions, resolveCompress } from "./options.js";
+import { type CompressionPlan, planOf } from "./plan.js";
 import { type ModelSource, pathOf, type ResolvedSource, resolveSource } from "./source.js";
 import { addFiles, addText, discard, publish, stage } from "./staging.js";
 import { Tokenizer } from "./text.js";
 
 export type CompressEvent = ProgressEvent;
+
+/** How near the result is to the original, on text that nothing was trained on. */
+export interface CompressQuality {
+  /** `"held out"`: the end of the calibration text, by which tuning only chose when to stop. */
+  text: "held out";
+  windows: number;
+  /** Predictions that were made. */
+  tokens: number;
+  perplexity: { before: number; after: number };
+  /** Kullback-Leibler divergence from the original, nats: mean and 99th percentile. */
+  klMean: number;
+  klP99: number;
+  /** How often both find the same token likeliest, 0 to 1. */
+  top1Agreement: number;
+}
 
 /** One linear layer of the result. */
 export interface LayerReport {
@@ -39,12 +55,18 @@ export interface CompressReport {
   bitsPerWeight: { body: number; file: number };
   bytes: number;
   perLayer: LayerReport[];
+  /** What was settled before the work began, with the predicted cost of this effort. */
+  plan: CompressionPlan;
+  /** Absent where there was too little text to hold some back: fewer than 20 windows. */
+  quality?: CompressQuality;
   /** Tokens that activations were measured on, and whether the model wrote them itself. */
   calibration: { tokens: number; windows: number; source: "given" | "written" };
   /** Blocks that an earlier, interrupted run had finished. */
   resumedBlocks: number;
   /** False where the model is too large to be tuned as a whole: it is then fitted only. */
   tuned: boolean;
+  /** How long each phase took, in order; the rest of `wallMs` is the text's. */
+  stages: { name: string; ms: number }[];
   wallMs: number;
 }
 
@@ -152,14 +174,16 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
       const shared = { source, tokenizer, signal, onProgress };
       const calibration = await calibrationWindows({ ...options, ...shared });
       const state = options.state ?? `${staging.out}.state`;
-      const { effort, threads, bitsPerWeight } = options;
+      const { effort, threads, target, keep, ends } = options;
       const result = await runJob(
         (report) =>
           nativeAddon().compress(
             {
               source: source.path,
               out: staging.partial,
-              bitsPerWeight,
+              target,
+              keep,
+              ends,
               calibration,
               effort,
               seed: BigInt(options.seed),
@@ -171,6 +195,11 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
         { signal, onProgress },
       );
       await addTokenizer(staging, source, tokenizer);
+      const judged = lastTokens(calibration.slice(calibration.length - result.heldOutWindows));
+      const quality = await qualityOf(
+        { path: staging.partial, teacherPath: source.path, windows: judged, threads },
+        { signal, onProgress },
+      );
       await publish(staging);
       // A directory that the caller named may hold more than ours; the default one is ours alone.
       if (options.state === undefined) await rm(state, { recursive: true, force: true });
@@ -181,6 +210,7 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
           windows: calibration.length,
           source: options.calibration ? "given" : "written",
         },
+        ...(quality && { quality }),
         wallMs: performance.now() - started,
       });
     } catch (error) {
@@ -203,19 +233,48 @@ async function addTokenizer(
   }
 }
 
+/** Judging must cost little beside the work it judges. */
+const judgedTokens = 8_192;
+
+/** The last windows that together have no more than that, at least one. */
+function lastTokens(windows: readonly Int32Array[]): Int32Array[] {
+  let tokens = 0;
+  const fits = [...windows].reverse().filter((window, i) => {
+    tokens += window.length;
+    return i === 0 || tokens <= judgedTokens;
+  });
+  return fits.reverse();
+}
+
+async function qualityOf(
+  request: { path: string; teacherPath: string; windows: Int32Array[]; threads: number },
+  { signal, onProgress }: { signal: AbortSignal; onProgress: (event: ProgressEvent) => void },
+): Promise<CompressQuality | undefined> {
+  if (request.windows.length === 0) return undefined;
+  const { tokens, perplexity, teacher } = await runJob(
+    (report) => nativeAddon().evaluate({ ...request, unpackToFloat: false }, report),
+    { signal, onProgress: (event) => onProgress({ ...event, phase: "judge" }) },
+  );
+  if (!teacher) return undefined;
+  const { perplexity: before, ...nearness } = teacher;
+  const windows = request.windows.length;
+  return {
+    text: "held out",
+    windows,
+    tokens,
+    perplexity: { before, after: perplexity },
+    ...nearness,
+  };
+}
+
 function reportOf(
-  {
-    bitsPerWeightBody,
-    bitsPerWeightFile,
-    bytes,
-    linears,
-    resumedBlocks,
-    tuned,
-  }: NativeCompressResult,
-  rest: Pick<CompressReport, "out" | "calibration" | "wallMs">,
+  result: NativeCompressResult,
+  rest: Pick<CompressReport, "out" | "calibration" | "quality" | "wallMs">,
 ): CompressReport {
-  const bitsPerWeight = { body: bitsPerWeightBody, file: bitsPerWeightFile };
-  return { bitsPerWeight, bytes, perLayer: linears, resumedBlocks, tuned, ...rest };
+  const { bytes, linears, resumedBlocks, tuned, stages } = result;
+  const bitsPerWeight = { body: result.bitsPerWeightBody, file: result.bitsPerWeightFile };
+  const plan = planOf(result.plan);
+  return { bitsPerWeight, bytes, perLayer: linears, plan, resumedBlocks, tuned, stages, ...rest };
 }
 
 function cancelled(): ModelError {

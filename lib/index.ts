@@ -3,6 +3,7 @@ export { type BenchmarkReport, benchmark, type Measured } from "./benchmark.js";
 export {
   type CompressEvent,
   type CompressJob,
+  type CompressQuality,
   type CompressReport,
   compress,
   type LayerReport,
@@ -40,15 +41,25 @@ export type {
   CacheOptions,
   Calibration,
   CompressOptions,
+  CompressTarget,
   Effort,
+  EndBits,
   EstimateOptions,
   EvaluateOptions,
   GenerateOptions,
+  Keep,
   LoadOptions,
+  PlanOptions,
   SynthesizeOptions,
   WorkOptions,
 } from "./options.js";
 export { exampleModel } from "./package.js";
+export {
+  type CompressionPlan,
+  type PlannedTensor,
+  type PredictedCost,
+  planCompression,
+} from "./plan.js";
 export type { PressureLevel, PressureListener } from "./pressure.js";
 export { shapes } from "./shapes.js";
 export type { ModelSource } from "./source.js";

@@ -253,10 +253,67 @@ export interface NativeStages {
   model?: NativeTraining;
 }
 
-export interface NativeCompressRequest {
+export interface NativeTarget {
+  unit: "bodyBits" | "fileBits" | "fileBytes" | "memoryBytes";
+  amount: number;
+  /** Of memoryBytes; 0: what the model was trained with. */
+  contextLength?: number;
+}
+
+export interface NativeKeepRule {
+  pattern: string;
+  rule: "asStored" | "bits" | "atLeast";
+  bits: number;
+}
+
+/** What shapes the result of a compression. */
+export interface NativeForm {
+  target: NativeTarget;
+  keep?: NativeKeepRule[];
+  /** Bits of a code; a head of 0 is as the embeddings. */
+  ends?: { embeddings: number; lmHead: number };
+}
+
+export interface NativeStageTime {
+  name: string;
+  ms: number;
+}
+
+export interface NativeCompressPlan {
+  tensors: {
+    name: string;
+    format: string;
+    part: "body" | "embeddings" | "lmHead" | "norms" | "header";
+    rows: number;
+    cols: number;
+    bytes: number;
+    bitsPerWeight: number;
+    predictedError: number;
+  }[];
+  bitsPerWeightBody: number;
+  bitsPerWeightFile: number;
+  bytes: number;
+  bodyBytes: number;
+  memoryBytes: number;
+  contextLength: number;
+  costs: {
+    effort: "fast" | "balanced" | "max";
+    ms: number;
+    peakBytes: number;
+    stages: NativeStageTime[];
+  }[];
+  gemmGflops: number;
+}
+
+export interface NativeCompressPlanRequest extends NativeForm {
+  source: string;
+  threads: number;
+  calibration: Record<"fast" | "balanced" | "max", { windows: number; tokens: number }>;
+}
+
+export interface NativeCompressRequest extends NativeForm {
   source: string;
   out: string;
-  bitsPerWeight: number;
   calibration: Int32Array[];
   effort: "fast" | "balanced" | "max";
   seed: bigint;
@@ -279,8 +336,12 @@ export interface NativeCompressResult {
     weightError: number;
     outputError: number;
   }[];
+  plan: NativeCompressPlan;
   wallMs: number;
+  stages: NativeStageTime[];
   resumedBlocks: number;
+  /** The last so many windows of the calibration were trained on by nobody. */
+  heldOutWindows: number;
   tuned: boolean;
 }
 
@@ -321,6 +382,10 @@ export interface NativeAddon {
   readBandwidth(threads: number): NativeJob<number>;
   /** The most bytes this process ever had resident. */
   peakMemory(): number;
+  planCompress(
+    request: NativeCompressPlanRequest,
+    onProgress: (event: NativeProgress) => void,
+  ): NativeJob<NativeCompressPlan>;
   inspect(path: string): Promise<NativeInspection>;
   estimateMemory(request: NativeMemoryRequest): Promise<NativeMemoryEstimate>;
   systemMemory(): NativeSystemMemory;

@@ -14,6 +14,7 @@ import {
   invalidOption,
 } from "./check.js";
 import type { ProgressListener } from "./job.js";
+import type { NativeKeepRule, NativeTarget } from "./native.js";
 
 const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => ({ min, max, integer: true });
 const float32Max = 3.4e38;
@@ -131,11 +132,44 @@ export type Calibration =
       context?: number;
     };
 
+/**
+ * What the result may weigh. A file is its weight file, whole: header, blocks, embeddings and head.
+ * The tokenizer and `config.json` beside it do not count. Bytes are a number or a text such as
+ * `"5.8MB"` (millions) or `"4GiB"` (2^30).
+ */
+export type CompressTarget =
+  /** Bits per weight of the decoder blocks, norms included. */
+  | { bitsPerWeight: number }
+  /** Bits of the file over all parameters, tied ones counted once. */
+  | { fileBitsPerWeight: number }
+  /** Bytes of the file. */
+  | { bytes: number | string }
+  /** Bytes of the file and of what running it takes beside it, its KV cache above all. */
+  | { fitsBudget: number | string; contextLength?: number };
+
+/**
+ * What is asked of single linear layers, by name: `"fp16"` leaves one as the checkpoint has it; 8,
+ * 4, 3 or 2 stores it in groups of so many bits and a scale; a number below 2 compresses it to
+ * that; `{ atLeast }` to no less. In a name `*` stands for any run of characters, `?` for one; of
+ * several that match, the last holds. Layers that read the same input are compressed together (q, k
+ * and v; gate and up): what is asked of one of them holds for all.
+ */
+export type Keep = Readonly<Record<string, "fp16" | number | { atLeast: number }>>;
+
+/** Bits of a code, to which scales are added; 16 is as the checkpoint has it. */
+export type EndBits = (typeof endBits)[number];
+const endBits = [2, 3, 4, 8, 16] as const;
+
 export interface CompressOptions extends CacheOptions {
   /** The directory to write. */
   out: string;
-  /** Bits per weight of the decoder blocks, counted from the bytes of the file. */
-  target: { bitsPerWeight: number };
+  target: CompressTarget;
+  /** Exceptions for single layers. */
+  keep?: Keep;
+  /** Bits of the token embeddings. Default 4. */
+  embeddings?: EndBits;
+  /** Bits of the head. Default: as the embeddings, which a tied head cannot differ from. */
+  lmHead?: EndBits;
   /**
    * Default: text that the model itself writes from its start token at temperature 1. Text like
    * that on which the model will be used is better.
@@ -155,6 +189,14 @@ export interface CompressOptions extends CacheOptions {
   threads?: number;
   signal?: AbortSignal;
 }
+
+/** Of `compress`'s options those that shape the result, and the text that its cost depends on. */
+export interface PlanOptions
+  extends WorkOptions,
+    Pick<
+      CompressOptions,
+      "target" | "keep" | "embeddings" | "lmHead" | "calibration" | "cacheDir"
+    > {}
 
 export interface EvaluateOptions extends WorkOptions, CacheOptions {
   /** The text to predict. Either this or `file`. */
@@ -360,6 +402,9 @@ export function resolveCompress(options: CompressOptions) {
   checkKeys("options", options, [
     "out",
     "target",
+    "keep",
+    "embeddings",
+    "lmHead",
     "calibration",
     "effort",
     "seed",
@@ -369,14 +414,13 @@ export function resolveCompress(options: CompressOptions) {
     "signal",
     "cacheDir",
   ]);
-  checkKeys("target", options.target, ["bitsPerWeight"]);
   const efforts = ["fast", "balanced", "max"] as const;
   if (options.overwrite !== undefined && typeof options.overwrite !== "boolean") {
     throw invalidOption("overwrite", "true or false", options.overwrite);
   }
   return {
     out: checkText("out", options.out),
-    bitsPerWeight: checkNumber("target.bitsPerWeight", options.target.bitsPerWeight, bodyBits),
+    ...formOf(options),
     calibration: calibrationOf(options.calibration),
     effort: checkChoice("effort", options.effort ?? "balanced", efforts),
     seed: numberOf(options, "seed", 0, whole(0)),
@@ -386,6 +430,99 @@ export function resolveCompress(options: CompressOptions) {
     signal: checkSignal("signal", options.signal),
     cacheDir: cacheDirOf(options.cacheDir),
   };
+}
+
+/** Checks `planCompression`'s options. */
+export function resolvePlan(options: PlanOptions) {
+  checkKeys("options", options, [
+    "target",
+    "keep",
+    "embeddings",
+    "lmHead",
+    "calibration",
+    "threads",
+    "signal",
+    "onProgress",
+    "cacheDir",
+  ]);
+  return {
+    ...formOf(options),
+    calibration: calibrationOf(options.calibration),
+    threads: threadsOf(options.threads),
+    signal: checkSignal("signal", options.signal),
+    onProgress: checkListener("onProgress", options.onProgress),
+    cacheDir: cacheDirOf(options.cacheDir),
+  };
+}
+
+/** What the compressed model will look like. */
+function formOf({ target, keep, embeddings, lmHead }: PlanOptions) {
+  return {
+    target: targetOf(target),
+    keep: keepOf(keep),
+    ends: {
+      embeddings: endBitsOf("embeddings", embeddings ?? 4),
+      lmHead: lmHead === undefined ? 0 : endBitsOf("lmHead", lmHead),
+    },
+  };
+}
+
+const targets = {
+  bitsPerWeight: "bodyBits",
+  fileBitsPerWeight: "fileBits",
+  bytes: "fileBytes",
+  fitsBudget: "memoryBytes",
+} as const;
+
+/** What a given model can reach depends on its shapes; the engine says so by name. */
+function targetOf(value: unknown): NativeTarget {
+  const names = Object.keys(targets) as (keyof typeof targets)[];
+  checkKeys("target", value, [...names, "contextLength"]);
+  const given = value as Record<string, unknown>;
+  const chosen = names.filter((name) => given[name] !== undefined);
+  const [name] = chosen;
+  if (!name || chosen.length > 1) {
+    throw invalidOption("target", `one of ${names.join(", ")}`, chosen.join(", ") || "none");
+  }
+  const contextLength =
+    given.contextLength === undefined
+      ? 0
+      : checkNumber("target.contextLength", given.contextLength, whole(1, 2 ** 31 - 1));
+  if (contextLength > 0 && name !== "fitsBudget") {
+    throw invalidOption("target.contextLength", "given with fitsBudget", `given with ${name}`);
+  }
+  const option = `target.${name}`;
+  const isBits = name === "bitsPerWeight" || name === "fileBitsPerWeight";
+  const amount = isBits
+    ? checkNumber(option, given[name], { min: 0, max: 32, above: true })
+    : bytesOf(option, given[name]);
+  return { unit: targets[name], amount, contextLength };
+}
+
+function keepOf(value: unknown): NativeKeepRule[] {
+  if (value === undefined) return [];
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw invalidOption("keep", "an object from names to bits", value);
+  }
+  const bits = { min: 0, max: 32, above: true };
+  return Object.entries(value).map(([pattern, asked]: [string, unknown]) => {
+    const option = `keep[${JSON.stringify(pattern)}]`;
+    if (asked === "fp16") return { pattern, rule: "asStored", bits: 0 };
+    if (typeof asked === "object" && asked !== null) {
+      checkKeys(option, asked, ["atLeast"]);
+      const least: unknown = Reflect.get(asked, "atLeast");
+      return { pattern, rule: "atLeast", bits: checkNumber(`${option}.atLeast`, least, bits) };
+    }
+    if (typeof asked !== "number") {
+      throw invalidOption(option, '"fp16", a number of bits, or { atLeast }', asked);
+    }
+    return { pattern, rule: "bits", bits: checkNumber(option, asked, bits) };
+  });
+}
+
+function endBitsOf(option: string, value: unknown): number {
+  if (endBits.includes(value as EndBits)) return value as number;
+  throw invalidOption(option, `one of ${endBits.join(", ")}`, value);
 }
 
 function calibrationOf(value: unknown): Calibration | undefined {
@@ -417,7 +554,6 @@ function calibrationOf(value: unknown): Calibration | undefined {
   };
 }
 
-// What a given model can reach depends on its shapes; the engine says so by name.
 const bodyBits = { min: 0, max: 8, above: true };
 
 /** Checks `synthesize`'s options. */

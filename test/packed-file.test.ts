@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { nativeAddon } from "../lib/native.js";
 import {
   type Matrix,
-  readInt4,
+  readGroups,
   readPacked,
   readSafetensors,
   readTables,
@@ -22,15 +22,16 @@ const source = join(import.meta.dirname, "fixtures/models/tiny-llama3");
 const config = JSON.parse(readFileSync(join(source, "config.json"), "utf8"));
 const folder = mkdtempSync(join(tmpdir(), "subbit-packed-"));
 
-async function compressTiny(out: string): Promise<void> {
+async function compressTiny(out: string, ends = { embeddings: 4, lmHead: 0 }): Promise<void> {
   const window = Int32Array.from({ length: 48 }, (_, i) => (i === 0 ? 1 : 3 + ((i * 29) % 60)));
   const request = {
     source,
     out,
     // The narrow matrices of this model cannot go lower: rank 32 of 32 columns.
-    bitsPerWeight: 6,
+    target: { unit: "bodyBits" as const, amount: 6 },
     calibration: [window, window.map((id) => (id === 1 ? 1 : 69 - id))],
     effort: "fast" as const,
+    ends,
     seed: 7n,
     threads: 1,
     state: `${out}.state`,
@@ -44,14 +45,15 @@ describe("a compressed file and an independent reader", () => {
   beforeAll(() => compressTiny(out));
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it("gives the engine's weights to the bit, for every packed and int4 tensor", async () => {
+  it("gives the engine's weights to the bit, for every packed and grouped tensor", async () => {
     const kinds = new Set<string>();
     for (const tensor of read().tensors) {
       const kind = tensor.name.split(".").at(-1) ?? "";
       let ours: Matrix;
       if (kind === "packed") ours = readPacked(tensor.bytes);
-      else if (kind === "int4") {
-        ours = readInt4(tensor.bytes, config.vocab_size, config.hidden_size);
+      else if (kind.startsWith("int")) {
+        const bits = Number(kind.slice("int".length));
+        ours = readGroups(tensor.bytes, config.vocab_size, config.hidden_size, bits);
       } else continue;
       kinds.add(kind);
       const engine = await nativeAddon().unpackTensor(out, tensor.name);
@@ -60,6 +62,25 @@ describe("a compressed file and an independent reader", () => {
       expect([tensor.name, difference]).toEqual([tensor.name, -1]);
     }
     expect([...kinds].sort()).toEqual(["int4", "packed"]);
+  });
+
+  it.each([
+    [3, 8],
+    [2, 3],
+  ])("gives the engine's embeddings of %d and head of %d bits to the bit", async (...widths) => {
+    const other = join(folder, widths.join());
+    await compressTiny(other, { embeddings: widths[0], lmHead: widths[1] });
+    const { tensors } = readSafetensors(join(other, "model.safetensors"));
+    const names = [`model.embed_tokens.int${widths[0]}`, `lm_head.int${widths[1]}`];
+    for (const [i, name] of names.entries()) {
+      const bytes = tensors.find((tensor) => tensor.name === name)?.bytes ?? new Uint8Array();
+      const ours = readGroups(bytes, config.vocab_size, config.hidden_size, widths[i] ?? 0);
+      const engine = await nativeAddon().unpackTensor(other, name);
+      expect([name, engine.values.findIndex((v, at) => !Object.is(v, ours.values[at]))]).toEqual([
+        name,
+        -1,
+      ]);
+    }
   });
 
   it("counts the bits that inspect() reports", async () => {

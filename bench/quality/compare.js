@@ -114,7 +114,7 @@ async function measure(name, setting) {
           {
             source: model,
             out,
-            bitsPerWeight: bits,
+            target: { unit: "bodyBits", amount: bits },
             calibration: windows.training,
             effort,
             seed: BigInt(seed),

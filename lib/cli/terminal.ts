@@ -82,6 +82,23 @@ export function byteSize(bytes: number): string {
   return `${(bytes / 1024 ** power).toFixed(power > 0 ? 1 : 0)} ${units[power]}`;
 }
 
+/** A bar of at most `width` characters, to the eighth of one. */
+export function bar(share: number, width: number): string {
+  const eighths = Math.round(8 * width * Math.min(1, Math.max(0, share)));
+  const rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] ?? "";
+  return "█".repeat(Math.floor(eighths / 8)) + rest;
+}
+
+/** Milliseconds as "12.3 s", "4 min 5 s" or "2 h 50 min". */
+export function duration(ms: number): string {
+  const seconds = ms / 1000;
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  if (minutes < 60) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
 /** Prints a result as JSON: snake_case keys, numbers in full precision. */
 export function printJson(value: object): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);

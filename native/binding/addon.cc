@@ -6,6 +6,7 @@
 
 #include "convert.h"
 #include "convert_memory.h"
+#include "convert_plan.h"
 #include "engine.h"
 #include "native_model.h"
 
@@ -59,6 +60,15 @@ Napi::Value read_bandwidth(const Napi::CallbackInfo& info) {
 
 Napi::Value peak_memory(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(peak_memory_bytes()));
+}
+
+Napi::Value plan_compress(const Napi::CallbackInfo& info) {
+  CompressPlanRequest request = to_compress_plan_request(info[0].ToObject());
+  return Job::run(info.Env(), info[1].As<Napi::Function>(),
+                  [request = std::move(request)](JobControl& control) -> Job::ToJs {
+                    const CompressPlan plan = subbit::plan_compress(request, control);
+                    return [plan](Napi::Env env) { return from_compress_plan(env, plan); };
+                  });
 }
 
 Napi::Function no_progress(Napi::Env env) {
@@ -128,6 +138,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("peakMemory", Napi::Function::New<peak_memory>(env, "peakMemory"));
   exports.Set("estimateMemory", Napi::Function::New<estimate_memory>(env, "estimateMemory"));
   exports.Set("systemMemory", Napi::Function::New<system_memory>(env, "systemMemory"));
+  exports.Set("planCompress", Napi::Function::New<plan_compress>(env, "planCompress"));
   exports.Set("inspect", Napi::Function::New<inspect>(env, "inspect"));
   exports.Set("unpackTensor", Napi::Function::New<unpack_tensor>(env, "unpackTensor"));
   return exports;

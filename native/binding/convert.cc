@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "convert_plan.h"
+
 namespace subbit::binding {
 namespace {
 
@@ -209,7 +211,7 @@ CompressRequest to_compress_request(const Napi::Object& in) {
   CompressRequest out;
   out.source = text(in, "source");
   out.out = text(in, "out");
-  out.bits_per_weight = number(in, "bitsPerWeight");
+  read_plan_options(in, out);
   out.calibration = windows(in, "calibration");
   const std::string effort = text(in, "effort");
   if (effort == "fast") {
@@ -375,7 +377,10 @@ Napi::Value from_compress_result(Napi::Env env, const CompressResult& result) {
   out.Set("bytes", as_number(result.bytes));
   out.Set("wallMs", result.wall_ms);
   out.Set("resumedBlocks", as_number(result.resumed_blocks));
+  out.Set("plan", from_compress_plan(env, result.plan));
+  out.Set("stages", from_stage_times(env, result.stages));
   out.Set("tuned", result.tuned);
+  out.Set("heldOutWindows", as_number(result.held_out_windows));
   Napi::Array linears = Napi::Array::New(env, result.linears.size());
   for (uint32_t i = 0; i < result.linears.size(); ++i) {
     const CompressedLinear& linear = result.linears[i];

@@ -387,10 +387,47 @@ struct CompressStages {
   StageTraining model;            // at last the whole model, against the teacher's logits
 };
 
+/// What the result may weigh. The weight file counts whole: header, blocks, embeddings and head;
+/// the tokenizer and the config beside it do not.
+struct CompressTarget {
+  enum class Unit {
+    kBodyBits,     // bits per weight of the decoder blocks
+    kFileBits,     // bits of the weight file over all parameters
+    kFileBytes,    // of the weight file
+    kMemoryBytes,  // of running it at `context_length`: the weight file and all beside it
+  };
+  Unit unit = Unit::kBodyBits;
+  double amount = 0.8;
+  int64_t context_length = 0;  // of kMemoryBytes; 0: what the model was trained with
+};
+
+/// What is asked of single linears of the body. `pattern` is a name, of the stacked linear or of a
+/// checkpoint matrix in it, in which * stands for any run of characters and ? for one. Of several
+/// rules that match, the last holds.
+struct KeepRule {
+  enum class Rule {
+    kAsStored,  // the checkpoint's own bytes
+    kBits,      // 8, 4, 3 or 2: that many bits and a scale a group; less than 2: compressed to that
+    kAtLeast,   // compressed at no less than `bits` a weight
+  };
+  std::string pattern;
+  Rule rule = Rule::kAsStored;
+  double bits = 0;
+};
+
+/// Bits of a code in the embedding and the head: 2, 3, 4 or 8, and scales; 16: as stored. A head
+/// of 0 is as the embedding, and a tied one has no choice.
+struct EndBits {
+  int embedding = 4;
+  int head = 0;
+};
+
 struct CompressRequest {
   std::string source;
   std::string out;  // a directory; its weight file and config.json are written, last of all
-  double bits_per_weight = 0.8;                   // of the body
+  CompressTarget target;
+  std::vector<KeepRule> keep;
+  EndBits ends;
   std::vector<std::vector<int32_t>> calibration;  // windows of tokens, each begins with BOS
   Effort effort = Effort::kBalanced;
   uint64_t seed = 0;
@@ -411,13 +448,75 @@ struct CompressedLinear {
   double output_error = 0;  // the same, weighted by the inputs' second moments
 };
 
+/// A tensor of the compressed model before there is one, or several of a kind.
+struct PlannedTensor {
+  enum class Part { kBody, kEmbedding, kHead, kNorms, kHeader };
+  std::string name;
+  std::string format;  // "factored r=160", "int4", "as stored"
+  Part part = Part::kBody;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;
+  /// Relative squared error of its outputs that a fit alone is expected to leave; 0 as stored.
+  double predicted_error = 0;
+};
+
+/// How long a phase takes; named as progress names it.
+struct StageTime {
+  std::string name;
+  double ms = 0;
+};
+
+/// What an effort would cost on this machine: predicted, from operation counts and the speeds that
+/// were measured for it.
+struct PredictedCost {
+  Effort effort = Effort::kBalanced;
+  std::vector<StageTime> stages;
+  double ms = 0;
+  uint64_t peak_bytes = 0;  // beside the mapped files
+};
+
+/// Everything that is settled before the work begins.
+struct CompressPlan {
+  std::vector<PlannedTensor> tensors;  // every byte of the weight file
+  double bits_per_weight_body = 0;
+  double bits_per_weight_file = 0;
+  uint64_t bytes = 0;
+  uint64_t body_bytes = 0;
+  uint64_t memory_bytes = 0;         // of running it at context_length: the file and all beside it
+  int64_t context_length = 0;        // the target's, or what the model was trained with
+  std::vector<PredictedCost> costs;  // of each effort; only from plan_compress()
+  double gemm_gflops = 0;            // measured; likewise
+};
+
+/// Calibration text of an effort, to predict what it costs.
+struct CalibrationSize {
+  int64_t windows = 0;
+  int64_t tokens = 0;
+};
+
+struct CompressPlanRequest {
+  CompressRequest compress;  // without calibration or a place to write
+  CalibrationSize fast;
+  CalibrationSize balanced;
+  CalibrationSize max;
+};
+
+/// What compress() would do, without doing it; a moment's measuring aside. Blocks. Throws Error.
+CompressPlan plan_compress(const CompressPlanRequest& request, JobControl& control);
+
 struct CompressResult {
+  CompressPlan plan;
   double bits_per_weight_body = 0;
   double bits_per_weight_file = 0;
   uint64_t bytes = 0;
   std::vector<CompressedLinear> linears;
   double wall_ms = 0;
+  std::vector<StageTime> stages;  // in order of their beginning; they add up to wall_ms
   int64_t resumed_blocks = 0;
+  /// The last so many windows of the calibration were trained on by nobody.
+  int64_t held_out_windows = 0;
   bool tuned = false;  // not asked for, or the model is too large to be tuned as a whole
 };
 

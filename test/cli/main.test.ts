@@ -50,6 +50,12 @@ describe("the command line", () => {
     [["inspect", "a", "--nonsense"]],
     [["compress", "a", "--out", "b"]],
     [["compress", "a", "--bits", "few", "--out", "b"]],
+    [["compress", "a", "--bits", "1"]],
+    [["compress", "a", "--bits", "1", "--target-size", "5MB", "--dry-run"]],
+    [["compress", "a", "--target-size", "5 apples", "--dry-run"]],
+    [["compress", "a", "--bits", "1", "--context", "64", "--dry-run"]],
+    [["compress", "a", "--bits", "1", "--keep", "down_proj", "--dry-run"]],
+    [["compress", "a", "--bits", "1", "--embeddings", "5", "--dry-run"]],
     [["compress", "a", "--bits", "0", "--out", "b"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--effort", "none"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--calibration-tokens", "9"]],
@@ -265,6 +271,37 @@ describe("subbit compress", () => {
     expect(again.status).toBe(2);
     expect(again.stderr).toContain("overwrite");
     expect(subbit(...args(out), "--overwrite").status).toBe(0);
+  });
+
+  test("says what it would do, and then does that", () => {
+    const out = join(temporaryDirectory(), "out");
+    const form = [
+      ...["compress", model, "--target-size", "80KB", "--embeddings", "3"],
+      ...["--keep", "*.0.*o_proj=fp16", "--keep", "*down_proj=4", "--calibration", text, "--json"],
+    ];
+    const dry = subbit(...form, "--dry-run");
+    expect(dry.status, dry.stderr).toBe(0);
+    const plan = JSON.parse(dry.stdout);
+    expect(plan.bytes).toBeLessThanOrEqual(80_000);
+    expect(plan.costs.map(({ effort }: { effort: string }) => effort)).toEqual([
+      ...["fast", "balanced", "max"],
+    ]);
+    const sum = plan.tensors.reduce(
+      (total: number, { bytes }: { bytes: number }) => total + bytes,
+      0,
+    );
+    expect(sum).toBe(plan.bytes);
+    const { status, stdout, stderr } = subbit(...form, "--out", out, "--effort", "fast");
+    expect(status, stderr).toBe(0);
+    const report = JSON.parse(stdout);
+    expect(report.bytes).toBe(plan.bytes);
+    expect(report.plan.tensors).toEqual(plan.tensors);
+    const { tensors } = JSON.parse(subbit("inspect", out, "--json").stdout);
+    const formats = tensors.map(({ format }: { format: string }) => format);
+    expect(formats).toEqual(expect.arrayContaining(["int3", "int4"]));
+    const impossible = subbit("compress", model, "--target-size", "9KB", "--dry-run");
+    expect(impossible.status).toBe(2);
+    expect(impossible.stderr).toMatch(/at least [\d]+ bytes/);
   });
 
   test("interrupted, it exits with 130 and leaves no half model", async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { byteSize, grouped, progressText, table } from "../../lib/cli/terminal.js";
+import { bar, byteSize, duration, grouped, progressText, table } from "../../lib/cli/terminal.js";
 
 describe("a progress line", () => {
   const event = { phase: "fit", loaded: 5, total: 10, fraction: 0.5, detail: "layers.2.mlp" };
@@ -32,6 +32,20 @@ test("a table sets figures to the right and words to the left", () => {
       ["long", "7"],
     ]),
   ).toBe("name  bytes\na     1,024\nlong      7");
+});
+
+test("a bar is as long as its share, to an eighth of a character, and never longer", () => {
+  expect(bar(0.5, 4)).toBe("██");
+  expect(bar(1 / 32, 4)).toBe("▏");
+  expect(bar(0.9, 1)).toBe("▉");
+  expect([bar(0, 4), bar(-1, 4), bar(7, 2), bar(1, 3)]).toEqual(["", "", "██", "███"]);
+});
+
+test("durations are readable", () => {
+  const shown = [0, 9_940, 59_000, 61_000, 599_000, 600_000, 3_599_000, 10_230_000].map(duration);
+  expect(shown).toEqual([
+    ...["0.0 s", "9.9 s", "59 s", "1 min 1 s", "9 min 59 s", "10 min", "1 h 0 min", "2 h 51 min"],
+  ]);
 });
 
 test("figures are readable", () => {

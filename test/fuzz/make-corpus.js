@@ -130,7 +130,7 @@ write("config", {
   yarn: config({ rope_scaling: { rope_type: "yarn", factor: 4 } }),
 });
 
-const formats = { dense: 0, int4: 1, int8: 2, packed: 3 };
+const formats = { dense: 0, int4: 1, int8: 2, packed: 3, int2: 4, int3: 5 };
 
 /**
  * @param {number} selector
@@ -294,6 +294,10 @@ write("packed", {
   ]),
   int4: weight(formats.int4, 2, 64, [padded([Buffer.alloc(64, 0x9a), halves(2)], 128)]),
   int4_narrow: weight(formats.int4, 1, 33, [padded([Buffer.alloc(32, 0x71), halves(2)], 128)]),
+  int2: weight(formats.int2, 2, 64, [padded([Buffer.alloc(32, 0x9a), halves(2)], 128)]),
+  int2_narrow: weight(formats.int2, 1, 33, [padded([Buffer.alloc(16, 0x71), halves(2)], 128)]),
+  int3: weight(formats.int3, 2, 64, [padded([Buffer.alloc(48, 0x9a), halves(2)], 128)]),
+  int3_narrow: weight(formats.int3, 1, 33, [padded([Buffer.alloc(24, 0x71), halves(2)], 128)]),
   int8: weight(formats.int8, 2, 64, [padded([Buffer.alloc(128, 0x81), halves(2)], 128)]),
   dense_f32: weight(formats.dense, 3, 2, [Buffer.alloc(24, 0x3f)]),
   dense_f16: weight(formats.dense + 16, 3, 2, [halves(6)]),

@@ -75,7 +75,12 @@ describe("compress", () => {
     // The model's context is 16: 15 tokens of text each.
     expect(request?.calibration.map((window) => window.length)).toEqual([16, 16, 16, 16]);
     expect(request?.calibration.every((window) => window[0] === 1)).toBe(true);
-    expect(request).toMatchObject({ bitsPerWeight: 0.8, effort: "balanced", seed: 9n });
+    expect(request).toMatchObject({
+      target: { unit: "bodyBits", amount: 0.8 },
+      ends: { embeddings: 4, lmHead: 0 },
+      effort: "balanced",
+      seed: 9n,
+    });
   });
 
   test("takes windows of a given length from several files, mixed", async () => {
@@ -91,6 +96,29 @@ describe("compress", () => {
     const words = windows.map((ids) => [...new Set(ids)].sort().join());
     expect(words[0]).not.toEqual(words[1]);
     expect(words.slice(2)).toEqual(words.slice(0, 2));
+  });
+
+  test("judges the result on the text that was held out, against the original", async () => {
+    addon.heldOutWindows = 2;
+    addon.teacher = { perplexity: 4, klMean: 0.5, klP99: 2, top1Agreement: 0.7 };
+    const report = await compress(writeTinyModel(), options);
+    const [judged] = addon.evaluations;
+    expect(judged?.windows).toEqual(addon.compressions[0]?.calibration.slice(-2));
+    expect(judged?.teacherPath).toBe(addon.compressions[0]?.source);
+    expect(report.quality).toEqual({
+      text: "held out",
+      windows: 2,
+      tokens: 30,
+      perplexity: { before: 4, after: 5 },
+      klMean: 0.5,
+      klP99: 2,
+      top1Agreement: 0.7,
+    });
+    addon.heldOutWindows = 0;
+    const without = await compress(writeTinyModel(), { ...options, overwrite: true });
+    expect(without.quality).toBeUndefined();
+    expect(without.plan.bitsPerWeight).toEqual({ body: 0.8, file: 1.2 });
+    expect(addon.evaluations).toHaveLength(1);
   });
 
   test("without text lets the model write some, the same for the same seed", async () => {

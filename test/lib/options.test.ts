@@ -1,11 +1,13 @@
 import { describe, expect, test } from "vitest";
 
 import { ModelError } from "../../lib/errors.js";
+import type { CompressTarget } from "../../lib/index.js";
 import {
   resolveCompress,
   resolveEvaluate,
   resolveGenerate,
   resolveLoad,
+  resolvePlan,
 } from "../../lib/options.js";
 
 const limits = { vocabSize: 100, contextLength: 16 };
@@ -94,11 +96,56 @@ describe("the other calls' options", () => {
     expect(refusal(() => resolveLoad({ kvCache: "f8" as "f16" }))?.option).toBe("kvCache");
   });
 
+  test("a target of a compression is one of four, and bytes may be words", () => {
+    const targetOf = (target: object) => resolvePlan({ target: target as CompressTarget }).target;
+    expect(targetOf({ bytes: "5.8MB" })).toMatchObject({ unit: "fileBytes", amount: 5_800_000 });
+    expect(targetOf({ bytes: "1.5 KiB" })).toMatchObject({ amount: 1536 });
+    expect(targetOf({ bytes: 1000 })).toMatchObject({ amount: 1000 });
+    expect(targetOf({ fileBitsPerWeight: 3 })).toMatchObject({ unit: "fileBits", amount: 3 });
+    expect(targetOf({ fitsBudget: "4gb", contextLength: 512 })).toEqual({
+      unit: "memoryBytes",
+      amount: 4e9,
+      contextLength: 512,
+    });
+    const wrong = [
+      {},
+      { bytes: 1, bitsPerWeight: 1 },
+      { bytes: "five" },
+      { bytes: "5.8.1MB" },
+      { bytes: "5 QB" },
+      { bytes: "-5MB" },
+      { bytes: 0 },
+      { bytes: 5, contextLength: 512 },
+      { fitsBudget: "4GB", contextLength: 0 },
+      { bits: 1 },
+    ];
+    for (const target of wrong) {
+      expect(refusal(() => targetOf(target))?.option, JSON.stringify(target)).toMatch(/^target/);
+    }
+  });
+
+  test("exceptions of a compression are named by layer", () => {
+    const target = { bitsPerWeight: 0.8 };
+    const keep = { "*.down_proj": "fp16", "*.o_proj": 4, "*": { atLeast: 0.7 } } as const;
+    expect(resolvePlan({ target, keep }).keep).toEqual([
+      { pattern: "*.down_proj", rule: "asStored", bits: 0 },
+      { pattern: "*.o_proj", rule: "bits", bits: 4 },
+      { pattern: "*", rule: "atLeast", bits: 0.7 },
+    ]);
+    for (const asked of ["fp32", 0, -1, null, { atMost: 1 }, { atLeast: 0 }]) {
+      const wrong = { a: asked } as unknown as typeof keep;
+      expect(refusal(() => resolvePlan({ target, keep: wrong }))?.option).toContain('keep["a"]');
+    }
+    const embeddings = 5 as 4;
+    expect(refusal(() => resolvePlan({ target, embeddings }))?.option).toBe("embeddings");
+    expect(resolvePlan({ target, embeddings: 2 }).ends).toEqual({ embeddings: 2, lmHead: 0 });
+  });
+
   test("compress", () => {
     const target = { bitsPerWeight: 0.8 };
     const plain = { out: "o", target };
     expect(resolveCompress(plain)).toMatchObject({ effort: "balanced", seed: 0, overwrite: false });
-    for (const bitsPerWeight of [0, -1, 9, Number.NaN]) {
+    for (const bitsPerWeight of [0, -1, 33, Number.NaN]) {
       const details = refusal(() => resolveCompress({ out: "o", target: { bitsPerWeight } }));
       expect(details?.option).toBe("target.bitsPerWeight");
     }

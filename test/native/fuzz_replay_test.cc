@@ -30,7 +30,7 @@ TEST(fuzz_llama2c_finds_nothing) { replay(fuzz::fuzz_llama2c, "llama2c", 2); }
 
 TEST(fuzz_config_finds_nothing) { replay(fuzz::fuzz_config, "config", 7); }
 
-TEST(fuzz_packed_finds_nothing) { replay(fuzz::fuzz_packed, "packed", 12); }
+TEST(fuzz_packed_finds_nothing) { replay(fuzz::fuzz_packed, "packed", 16); }
 
 TEST(fuzz_replay_reports_a_fault_with_its_input) {
   const fuzz::Target faulty = [](std::span<const std::byte> input) {

@@ -7,9 +7,12 @@ import { join } from "node:path";
 
 import type {
   NativeAddon,
+  NativeCompressPlan,
+  NativeCompressPlanRequest,
   NativeCompressRequest,
   NativeDoctorReport,
   NativeEvaluateRequest,
+  NativeEvaluateResult,
   NativeGenerateRequest,
   NativeGenerateResult,
   NativeJob,
@@ -98,6 +101,18 @@ const estimate: NativeMemoryEstimate = {
   maxContextLength: 16,
 };
 
+const fakePlan: NativeCompressPlan = {
+  tensors: [],
+  bitsPerWeightBody: 0.8,
+  bitsPerWeightFile: 1.2,
+  bytes: 7,
+  bodyBytes: 5,
+  memoryBytes: 9,
+  contextLength: 16,
+  costs: [{ effort: "fast", ms: 1000, peakBytes: 4096, stages: [{ name: "fit", ms: 1000 }] }],
+  gemmGflops: 40,
+};
+
 export class FakeAddon implements NativeAddon {
   readonly version = "0.0.0";
   /** What every generation says. */
@@ -111,7 +126,12 @@ export class FakeAddon implements NativeAddon {
   readonly loads: NativeLoadRequest[] = [];
   readonly requests: NativeGenerateRequest[] = [];
   readonly jobs: ReturnType<typeof fakeJob<unknown>>[] = [];
+  /** What every evaluation says of the teacher. */
+  teacher: NativeEvaluateResult["teacher"];
+  /** Of every compression. */
+  heldOutWindows = 0;
   readonly compressions: NativeCompressRequest[] = [];
+  readonly plans: NativeCompressPlanRequest[] = [];
   readonly evaluations: NativeEvaluateRequest[] = [];
   readonly fills: number[] = [];
   readonly trims: boolean[] = [];
@@ -205,7 +225,8 @@ export class FakeAddon implements NativeAddon {
         writeFileSync(join(request.out, "model.safetensors"), "weights");
         writeFileSync(join(request.out, "config.json"), "{}");
         const bits = { bitsPerWeightBody: 0.8, bitsPerWeightFile: 1.2 };
-        return { ...bits, bytes: 7, linears: [], wallMs: 1, resumedBlocks: 0, tuned: true };
+        const rest = { linears: [], stages: [], wallMs: 1, resumedBlocks: 0, tuned: true };
+        return { ...bits, ...rest, bytes: 7, plan: fakePlan, heldOutWindows: this.heldOutWindows };
       },
     );
   }
@@ -236,7 +257,16 @@ export class FakeAddon implements NativeAddon {
     return this.#job(
       1,
       () => {},
-      () => ({ tokens, perplexity: 5 }),
+      () => ({ tokens, perplexity: 5, ...(this.teacher && { teacher: this.teacher }) }),
+    );
+  }
+
+  planCompress(request: NativeCompressPlanRequest) {
+    this.plans.push(request);
+    return this.#job(
+      1,
+      () => {},
+      () => fakePlan,
     );
   }
 

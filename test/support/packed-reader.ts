@@ -1,7 +1,7 @@
 /**
  * A second, independent reader of subbit's files: safetensors, packed linears with the tables they
- * share, and int4 groups, written from the layout's description alone and sharing no line with the
- * engine. Slow on purpose.
+ * share, and groups of few bits, written from the layout's description alone and sharing no line
+ * with the engine. Slow on purpose.
  */
 import { readFileSync } from "node:fs";
 
@@ -201,20 +201,40 @@ export function readPacked(bytes: Uint8Array, tables: Tables = new Map()): Matri
   return { rows, cols, values };
 }
 
-/** An int4 matrix [rows, cols] as float32. */
-export function readInt4(bytes: Uint8Array, rows: number, cols: number): Matrix {
+/** How the codes of `group` columns lie in `group * bits / 8` bytes. */
+type ReadCode = (bytes: Uint8Array, at: number, group: number, column: number) => number;
+
+const quarter = (bytes: Uint8Array, at: number, group: number, column: number) =>
+  ((bytes[at + (column % (group / 4))] ?? 0) >> (2 * Math.floor(column / (group / 4)))) & 3;
+
+const codes: Record<number, ReadCode> = {
+  2: (...place) => 2 * quarter(...place) - 3,
+  3: (bytes, at, group, column) => {
+    const high = (bytes[at + group / 4 + Math.floor(column / 8)] ?? 0) >> (column % 8);
+    return 2 * (quarter(bytes, at, group, column) + 4 * (high & 1)) - 7;
+  },
+  4: (bytes, at, group, column) => {
+    const byte = bytes[at + (column % (group / 2))] ?? 0;
+    return (column < group / 2 ? byte & 15 : byte >> 4) - 8;
+  },
+  8: (bytes, at, _, column) => ((bytes[at + column] ?? 0) << 24) >> 24,
+};
+
+/** A matrix [rows, cols] of the format int2, int3, int4 or int8 as float32. */
+export function readGroups(bytes: Uint8Array, rows: number, cols: number, bits: number): Matrix {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const group = cols % 64 === 0 ? 64 : 32;
   const groups = Math.ceil(cols / group);
-  const scalesAt = (rows * groups * group) / 2;
+  const unit = (group * bits) / 8;
+  const scalesAt = rows * groups * unit;
+  if (bytes.length !== alignUp(scalesAt + 2 * rows * groups, 128)) throw new Error("length");
+  const readCode = codes[bits] ?? (() => Number.NaN);
   const values = new Float32Array(rows * cols);
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < cols; j++) {
       const g = i * groups + Math.floor(j / group);
-      const inside = j % group;
-      const byte = bytes[(g * group) / 2 + (inside % (group / 2))] ?? 0;
-      const code = (inside < group / 2 ? byte & 15 : byte >> 4) - 8;
-      values[i * cols + j] = code * halfToNumber(view.getUint16(scalesAt + 2 * g, true));
+      const scale = halfToNumber(view.getUint16(scalesAt + 2 * g, true));
+      values[i * cols + j] = readCode(bytes, g * unit, group, j % group) * scale;
     }
   }
   return { rows, cols, values };

@@ -116,6 +116,9 @@ std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& chec
     CHECK(source != nullptr);
     specs.push_back({norm.name, norm.folded ? DType::kF16 : source->dtype, source->shape});
   }
+  for (const KeptLinear& kept : plan.kept)
+    for (const auto* plains : {&kept.weights, &kept.biases})
+      for (const PlainTensor& plain : *plains) specs.push_back(plain.spec);
   return specs;
 }
 
@@ -188,7 +191,64 @@ FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, Fi
     finished.tensors.push_back({spec, std::move(norm_bytes[i])});
     CHECK(static_cast<int64_t>(finished.tensors.back().bytes.size()) == spec.bytes());
   }
+  for (const KeptLinear& kept : plan.kept)
+    for (const auto* plains : {&kept.weights, &kept.biases})
+      for (const PlainTensor& plain : *plains)
+        finished.tensors.push_back(make_plain(plain, checkpoint));
   return finished;
+}
+
+Linear linear_of(const KeptLinear& kept, const SafetensorsFile& file) {
+  Linear linear;
+  linear.name = kept.spec->name;
+  linear.shape = kept.spec->shape;
+  const auto bytes_of_plain = [&](const PlainTensor& plain) {
+    const TensorView* tensor = file.find(plain.spec.name);
+    CHECK(tensor != nullptr);
+    return tensor->bytes;
+  };
+  for (const PlainTensor& plain : kept.weights)
+    linear.parts.push_back({view_plain(plain, bytes_of_plain(plain)), {}});
+  for (size_t i = 0; i < kept.biases.size(); ++i) {
+    const TensorView* bias = file.find(kept.biases[i].spec.name);
+    CHECK(bias != nullptr && kept.biases.size() == linear.parts.size());
+    linear.parts[i].bias = dense_values(*bias);
+  }
+  return linear;
+}
+
+CompressedLinear report_on(const KeptLinear& kept, const SafetensorsFile& file,
+                           const Checkpoint& checkpoint) {
+  CompressedLinear report;
+  report.name = kept.spec->name;
+  report.format = describe_plain(kept.weights[0]);
+  report.rows = kept.spec->shape.rows;
+  report.cols = kept.spec->shape.cols;
+  report.bytes = kept.bytes();
+  report.bits_per_weight = bits_per_weight(report.bytes, kept.spec->shape.count());
+  double error = 0.0;
+  double size = 0.0;
+  for (const PlainTensor& plain : kept.weights) {
+    const TensorView* tensor = file.find(plain.spec.name);
+    CHECK(tensor != nullptr);
+    const std::unique_ptr<Weight> before = view_source(plain, checkpoint);
+    const std::unique_ptr<Weight> after = view_plain(plain, tensor->bytes);
+    std::vector<float> rows(static_cast<size_t>(2 * plain.shape.cols));
+    float* const was = rows.data();
+    float* const is = was + plain.shape.cols;
+    for (int64_t i = 0; i < plain.shape.rows; ++i) {
+      before->unpack_rows(i, {was, 1, plain.shape.cols});
+      after->unpack_rows(i, {is, 1, plain.shape.cols});
+      for (int64_t j = 0; j < plain.shape.cols; ++j) {
+        const double difference = static_cast<double>(was[j]) - is[j];
+        error += difference * difference;
+        size += static_cast<double>(was[j]) * was[j];
+      }
+    }
+  }
+  report.weight_error = size > 0.0 ? error / size : 0.0;
+  report.output_error = report.weight_error;
+  return report;
 }
 
 FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "compress/finished_tensor.h"
 #include "compress/fit/fitted_block.h"
 #include "compress/plan.h"
 #include "compress/tune/dense_map.h"
@@ -17,12 +18,6 @@
 #include "models/model.h"
 
 namespace subbit {
-
-/// A tensor of the compressed model and its bytes.
-struct FinishedTensor {
-  TensorSpec spec;
-  std::vector<std::byte> bytes;
-};
 
 struct FinishedBlock {
   std::vector<FinishedTensor> tensors;  // each linear's `.packed`, then the norms
@@ -58,6 +53,11 @@ std::vector<TensorSpec> tensors_of(const BlockPlan& plan, const Checkpoint& chec
 /// The tensors of `block`, each packed linear read back and compared. Throws kNonFinite.
 FinishedBlock pack_block(const BlockPlan& plan, const Checkpoint& checkpoint, FittedBlock block,
                          std::span<const Table> tables);
+/// A linear that is kept as the block's file holds it: the file must outlive it.
+Linear linear_of(const KeptLinear& kept, const SafetensorsFile& file);
+/// Rounding to groups knows nothing of the inputs: its output error is taken for its weights'.
+CompressedLinear report_on(const KeptLinear& kept, const SafetensorsFile& file,
+                           const Checkpoint& checkpoint);
 /// What pack_block packed into `file`, as the runtime reads it.
 FittedBlock unpack_block(const BlockPlan& plan, const SafetensorsFile& file,
                          std::span<const CompressedLinear> reports, std::span<const Table> tables);

@@ -17,10 +17,11 @@
 #include "compress/block_stages.h"
 #include "compress/block_store.h"
 #include "compress/calibrate.h"
+#include "compress/cost.h"
 #include "compress/fingerprint.h"
-#include "compress/fit/int4/fit_int4.h"
 #include "compress/learn_tables.h"
 #include "compress/plan.h"
+#include "compress/stage_clock.h"
 #include "compress/tune/tune.h"
 #include "compress/write.h"
 #include "engine.h"
@@ -34,23 +35,6 @@ namespace {
 /// ADMM iterations. The error falls by 6 % from 40 to 150 and by another 2 % to 400 (Gaussian
 /// 384 x 384 at 0.83 bits: 0.428, 0.402, 0.392), which tuning gains in fewer seconds.
 int iterations_of(Effort effort) { return effort == Effort::kFast ? 40 : 150; }
-
-/// The embedding as it will be written, while blocks are compressed behind it.
-class EndWeight {
- public:
-  EndWeight(const Model& model, const std::string& name) {
-    const Linear* linear = model.find_linear(name);
-    CHECK(linear != nullptr);
-    bytes_ = fit_int4(*linear->parts[0].weight);
-    weight_ =
-        find_format("int4")->view({name, DType::kU8, {std::ssize(bytes_)}, bytes_}, linear->shape);
-  }
-  const Weight& weight() const { return *weight_; }
-
- private:
-  std::vector<std::byte> bytes_;
-  std::shared_ptr<const Weight> weight_;
-};
 
 /// Measuring gradients holds every weight as a float, here 8 GiB; see kMostTunedSigns.
 constexpr int64_t kGradientWindows = 32;
@@ -70,15 +54,6 @@ std::vector<float> channel_weights(const std::vector<float>& gradients) {
   return weights;
 }
 
-/// The tables as tensors of the file.
-std::vector<TensorSpec> table_specs(std::span<const int64_t> widths) {
-  std::vector<TensorSpec> specs;
-  for (size_t t = 0; t < widths.size(); ++t)
-    specs.push_back(
-        {shared_table_name(static_cast<int>(t)), DType::kI8, {kTableEntries, widths[t]}});
-  return specs;
-}
-
 std::vector<FinishedTensor> table_files(const std::vector<Table>& tables) {
   std::vector<int64_t> widths;
   for (const Table& table : tables) widths.push_back(table.width);
@@ -88,6 +63,67 @@ std::vector<FinishedTensor> table_files(const std::vector<Table>& tables) {
     files.push_back({spec, {bytes.begin(), bytes.end()}});
   }
   return files;
+}
+
+/// The effort's numbers where the request has none.
+TuneSchedule schedule_of(const CompressRequest& request) {
+  const StageTraining& own = request.stages.model;
+  TuneSchedule schedule = tune_schedule(request.effort);
+  if (own.updates >= 0) schedule.steps = own.updates;
+  if (own.tokens >= 0) schedule.tokens_per_step = own.tokens;
+  if (request.stages.teacher_tokens >= 0) schedule.teacher_tokens = request.stages.teacher_tokens;
+  if (own.rate >= 0) schedule.latent_rate = own.rate;
+  if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
+  if (!request.tune) schedule.steps = 0;
+  return schedule;
+}
+
+/// Measuring gradients is what blocks are trained by, and of little use without.
+int64_t gradient_windows_of(const CompressRequest& request, const BlockSchedule& schedule) {
+  if (!request.tune) return 0;
+  if (request.stages.gradient_windows >= 0) return request.stages.gradient_windows;
+  return schedule.trains() ? kGradientWindows : 0;
+}
+
+/// Whole-model tuning holds every latent with its moments at once: 18 bytes a sign, here 8 GiB,
+/// what a machine of 16 GB can spare. A fixed bound and not the machine's own memory, because the
+/// same request must give the same bytes everywhere. Tuning block by block will lift it.
+constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 18;
+
+enum class Tunable { kYes, kTooLarge, kNothing };
+Tunable tunable(const CompressionPlan& plan) {
+  int64_t signs = 0;
+  for (const BlockPlan& block : plan.blocks)
+    for (const LinearPlan& linear : block.linears)
+      for (const PackedSize::Term& term : linear.size.terms)
+        signs += term.rank > 0 ? term.rank * (linear.size.shape.rows + term.columns)
+                               : linear.size.shape.rows * term.columns;
+  if (signs == 0) return Tunable::kNothing;
+  return signs <= kMostTunedSigns ? Tunable::kYes : Tunable::kTooLarge;
+}
+
+/// What `request` would cost with calibration text of this size.
+PredictedCost cost_of(const CompressRequest& request, const CompressionPlan& plan,
+                      const Model& model, CalibrationSize text, const MachineSpeeds& speeds) {
+  CostRequest cost;
+  cost.plan = &plan;
+  cost.model = &model;
+  cost.effort = request.effort;
+  cost.fit_iterations = iterations_of(request.effort);
+  if (request.tune) cost.blocks = block_schedule(request.effort, request.stages);
+  cost.tune = schedule_of(request);
+  if (tunable(plan) != Tunable::kYes) cost.tune.steps = 0;
+  if (cost.tune.steps == 0) cost.tune.teacher_tokens = 0;
+  cost.gradient_windows = std::min(gradient_windows_of(request, cost.blocks), text.windows);
+  cost.calibration = text;
+  return predict_cost(cost, speeds);
+}
+
+CalibrationSize size_of(const std::vector<std::vector<int32_t>>& windows) {
+  CalibrationSize size;
+  size.windows = std::ssize(windows);
+  for (const std::vector<int32_t>& window : windows) size.tokens += std::ssize(window);
+  return size;
 }
 
 class Compression {
@@ -106,6 +142,7 @@ class Compression {
   bool find_tuned_blocks();
   bool find_tuned_tables();
   bool can_tune() const;
+  std::unique_ptr<Model> load_student() const;
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
   void report_fit(const std::string& linear);
   void report_update(size_t block, const std::string& stage, double error);
@@ -119,9 +156,13 @@ class Compression {
   std::vector<Table> tables_;        // what the model's linears share; its views too
   std::optional<TableTensors> table_tensors_;
   std::unique_ptr<Model> model_;
+  CompressionRequest plan_request_;
   CompressionPlan plan_;
+  std::vector<FinishedTensor> ends_;
   BlockStore store_;
   ThreadPool pool_;
+  MachineSpeeds speeds_;
+  PredictedCost predicted_;
   int64_t resumed_ = 0;
   bool tuned_ = false;
   int64_t fit_steps_ = 0;
@@ -173,8 +214,9 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       architecture_(find_architecture(checkpoint_.config(), checkpoint_.path())),
       manifest_(architecture_.manifest(checkpoint_.config(), checkpoint_.path())),
       model_(architecture_.load(checkpoint_, WeightMode::kAsStored)),
-      plan_(plan_compression(manifest_, *model_, checkpoint_, request.bits_per_weight,
-                             request.stages)),
+      plan_request_({&manifest_, model_.get(), &checkpoint_, request.target, request.keep,
+                     request.ends, request.stages}),
+      plan_(plan_compression(plan_request_)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
       pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
   if (request.tune) schedule_ = block_schedule(request.effort, request.stages);
@@ -235,11 +277,8 @@ void Compression::report_update(size_t block, const std::string& stage, double e
 /// Importances of outputs: for the fits, and for the channels of the residual stream.
 void Compression::measure_gradients_once() {
   const bool fits = model_weights(manifest_) * int64_t{4} <= kMostGradientBytes;
-  // What blocks are trained by, and of little use without.
-  const int64_t windows = request_.stages.gradient_windows >= 0 ? request_.stages.gradient_windows
-                          : schedule_.trains()                  ? kGradientWindows
-                                                                : 0;
-  if (!request_.tune || windows == 0 || !fits) return;
+  const int64_t windows = gradient_windows_of(request_, schedule_);
+  if (windows == 0 || !fits) return;
   gradients_ =
       measure_gradients({&manifest_, model_.get(), request_.calibration, windows}, pool_, control_);
 }
@@ -265,7 +304,7 @@ FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream)
   if (schedule_.trains()) {
     stream.advance_teacher(request.index, control_);
     request.data = {&stream.compressed(), &stream.teacher(), {}};
-    const auto gradients = gradients_.find(request.plan->linears.back().spec->name);
+    const auto gradients = gradients_.find(manifest_.blocks[index].linears.back().name);
     request.data.weights = gradients != gradients_.end()
                                ? channel_weights(gradients->second)
                                : inverse_variances(stream.teacher(), pool_);
@@ -291,6 +330,8 @@ void Compression::put_in_place(const StoredBlock& block, const BlockPlan& plan) 
     linear.parts.push_back({find_format("packed")->view(*tensor, linear.shape, tables), {}});
     model_->replace_linear(planned.spec->name, std::move(linear));
   }
+  for (const KeptLinear& kept : plan.kept)
+    model_->replace_linear(kept.spec->name, linear_of(kept, *block.file));
   for (const NormPlan& norm : plan.norms) {
     const TensorView* tensor = block.file->find(norm.name);
     CHECK(tensor != nullptr);
@@ -311,8 +352,8 @@ void Compression::compress_missing_blocks() {
   const std::unique_ptr<Backend> backend = make_cpu_backend(pool_);
   learn_tables_once();
   measure_gradients_once();
-  const EndWeight embedding(*model_, manifest_.embedding);
-  CalibrationStream stream({model_.get(), &embedding.weight(), request_.calibration,
+  const std::unique_ptr<Weight> embedding = view_plain(plan_.ends[0], ends_[0].bytes);
+  CalibrationStream stream({model_.get(), embedding.get(), request_.calibration,
                             schedule_.trains() ? TeacherStream::kKept : TeacherStream::kNone},
                            *backend, pool_);
   for (size_t i = 0; i < count; ++i) {
@@ -330,22 +371,11 @@ void Compression::compress_missing_blocks() {
   }
 }
 
-/// Whole-model tuning holds every latent with its moments at once: 18 bytes a sign, here 8 GiB,
-/// what a machine of 16 GB can spare. A fixed bound and not the machine's own memory, because the
-/// same request must give the same bytes everywhere. Tuning block by block will lift it.
-constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 18;
-
 bool Compression::can_tune() const {
-  int64_t signs = 0;
-  for (const BlockPlan& block : plan_.blocks)
-    for (const LinearPlan& linear : block.linears)
-      for (const PackedSize::Term& term : linear.size.terms)
-        signs += term.rank > 0 ? term.rank * (linear.size.shape.rows + term.columns)
-                               : linear.size.shape.rows * term.columns;
-  if (signs <= kMostTunedSigns) return true;
-  if (control_.on_progress)
+  const Tunable answer = tunable(plan_);
+  if (answer == Tunable::kTooLarge && control_.on_progress)
     control_.on_progress({"tune", 0, 0, "left out: the model is too large to be tuned whole"});
-  return false;
+  return answer == Tunable::kYes;
 }
 
 /// All of them or none: blocks are tuned together.
@@ -379,15 +409,26 @@ bool Compression::find_tuned_tables() {
   return true;
 }
 
+/// The original but for what no tuning moves, which is as it will be written.
+std::unique_ptr<Model> Compression::load_student() const {
+  std::unique_ptr<Model> student = architecture_.load(checkpoint_, WeightMode::kAsStored);
+  for (size_t i = 0; i < ends_.size(); ++i) {
+    const std::string& name = i == 0 ? manifest_.embedding : manifest_.head;
+    Linear end;
+    end.name = name;
+    end.shape = plan_.ends[i].shape;
+    end.parts.push_back({view_plain(plan_.ends[i], ends_[i].bytes), {}});
+    student->replace_linear(name, std::move(end));
+  }
+  for (size_t i = 0; i < blocks_.size(); ++i)
+    for (const KeptLinear& kept : plan_.blocks[i].kept)
+      student->replace_linear(kept.spec->name, linear_of(kept, *blocks_[i].file));
+  return student;
+}
+
 void Compression::tune_blocks() {
-  const StageTraining& own = request_.stages.model;
-  TuneSchedule schedule = tune_schedule(request_.effort);
-  if (own.updates >= 0) schedule.steps = own.updates;
-  if (own.tokens >= 0) schedule.tokens_per_step = own.tokens;
-  if (request_.stages.teacher_tokens >= 0) schedule.teacher_tokens = request_.stages.teacher_tokens;
-  if (own.rate >= 0) schedule.latent_rate = own.rate;
-  if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
-  if (!request_.tune || schedule.steps == 0 || !can_tune()) return;
+  const TuneSchedule schedule = schedule_of(request_);
+  if (schedule.steps == 0 || !can_tune()) return;
   tuned_ = true;
   if (find_tuned_blocks()) return;
   learn_tables_once();
@@ -398,7 +439,7 @@ void Compression::tune_blocks() {
         unpack_block(plan_.blocks[i], *blocks_[i].file, blocks_[i].linears, tables_));
   }
   const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
-  const std::unique_ptr<Model> student = architecture_.load(checkpoint_, WeightMode::kAsStored);
+  const std::unique_ptr<Model> student = load_student();
   FittedModel tuned = tune({&manifest_, teacher.get(), student.get(), request_.calibration,
                             schedule, request_.seed, store_.directory()},
                            std::move(fitted), pool_, control_);
@@ -415,20 +456,31 @@ void Compression::tune_blocks() {
 
 CompressResult Compression::run() {
   find_stored_blocks();
+  speeds_ = measure_speeds(pool_);
+  predicted_ = cost_of(request_, plan_, *model_, size_of(request_.calibration), speeds_);
+  for (const PlainTensor& end : plan_.ends) ends_.push_back(make_plain(end, checkpoint_));
   compress_missing_blocks();
   tune_blocks();
   learn_tables_once();
   const std::vector<FinishedTensor> tables = table_files(tables_);
   const WrittenModel written = write_model(
-      {request_.out, &checkpoint_, &manifest_, model_.get(), &plan_, &blocks_, &tables}, control_);
+      {request_.out, &checkpoint_, &manifest_, &ends_, &plan_, &blocks_, &tables}, control_);
   CompressResult result;
+  result.plan = describe_plan(plan_, plan_request_);
+  result.plan.costs.push_back(predicted_);
+  result.plan.gemm_gflops = speeds_.gemm * 1e-9;
   result.bits_per_weight_body = written.bits_per_weight_body;
   result.bits_per_weight_file = written.bits_per_weight_file;
   result.bytes = written.bytes;
   result.resumed_blocks = resumed_;
   result.tuned = tuned_;
-  for (const StoredBlock& block : blocks_)
+  result.held_out_windows = static_cast<int64_t>(held_out_windows(request_.calibration.size()));
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const StoredBlock& block = blocks_[i];
     result.linears.insert(result.linears.end(), block.linears.begin(), block.linears.end());
+    for (const KeptLinear& kept : plan_.blocks[i].kept)
+      result.linears.push_back(report_on(kept, *block.file, checkpoint_));
+  }
   store_.remove();
   return result;
 }
@@ -437,9 +489,37 @@ CompressResult Compression::run() {
 
 CompressResult compress(const CompressRequest& request, JobControl& control) {
   const auto begin = std::chrono::steady_clock::now();
+  StageClock clock(control, "prepare");
   CompressResult result = Compression(request, control).run();
+  result.stages = clock.times();
   result.wall_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  return result;
+}
+
+CompressPlan plan_compress(const CompressPlanRequest& request, JobControl& control) {
+  CompressRequest compress = request.compress;
+  const Checkpoint checkpoint = Checkpoint::open(compress.source);
+  check_uncompressed(checkpoint);
+  const Architecture& architecture = find_architecture(checkpoint.config(), checkpoint.path());
+  const Manifest manifest = architecture.manifest(checkpoint.config(), checkpoint.path());
+  const std::unique_ptr<Model> model = architecture.load(checkpoint, WeightMode::kAsStored);
+  const CompressionRequest plan_request{&manifest,       model.get(),   &checkpoint,
+                                        compress.target, compress.keep, compress.ends,
+                                        compress.stages};
+  const CompressionPlan plan = plan_compression(plan_request);
+  CompressPlan result = describe_plan(plan, plan_request);
+  if (control.abort.load()) throw Error(ErrorCode::kAborted, "the plan was aborted");
+  ThreadPool pool(compress.threads > 0 ? compress.threads : ThreadPool::default_threads());
+  const MachineSpeeds speeds = measure_speeds(pool);
+  result.gemm_gflops = speeds.gemm * 1e-9;
+  const std::pair<Effort, CalibrationSize> texts[] = {{Effort::kFast, request.fast},
+                                                      {Effort::kBalanced, request.balanced},
+                                                      {Effort::kMax, request.max}};
+  for (const auto& [effort, text] : texts) {
+    compress.effort = effort;
+    result.costs.push_back(cost_of(compress, plan, *model, text, speeds));
+  }
   return result;
 }
 

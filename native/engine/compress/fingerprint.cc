@@ -99,6 +99,27 @@ Json stages_of(const CompressRequest& request) {
   return Json(std::move(facts));
 }
 
+/// What is as it always was is not named, so that the work of earlier versions is found.
+void add_target(const CompressRequest& request, JsonObject& facts) {
+  const CompressTarget& target = request.target;
+  if (target.unit == CompressTarget::Unit::kBodyBits) {
+    facts.emplace_back("bits_per_weight", Json(target.amount));
+  } else {
+    facts.emplace_back("target", Json(JsonArray{Json(static_cast<int64_t>(target.unit)),
+                                                Json(target.amount), Json(target.context_length)}));
+  }
+  JsonArray rules;
+  for (const KeepRule& rule : request.keep) {
+    rules.push_back(Json(
+        JsonArray{Json(rule.pattern), Json(static_cast<int64_t>(rule.rule)), Json(rule.bits)}));
+  }
+  if (!rules.empty()) facts.emplace_back("keep", Json(std::move(rules)));
+  const EndBits usual;
+  if (request.ends.embedding == usual.embedding && request.ends.head == usual.head) return;
+  facts.emplace_back("ends", Json(JsonArray{Json(static_cast<int64_t>(request.ends.embedding)),
+                                            Json(static_cast<int64_t>(request.ends.head))}));
+}
+
 }  // namespace
 
 Fingerprint fingerprint(const CompressRequest& request, const Checkpoint& checkpoint) {
@@ -107,7 +128,7 @@ Fingerprint fingerprint(const CompressRequest& request, const Checkpoint& checkp
   facts.emplace_back("source", Json(hash_of_source(checkpoint)));
   facts.emplace_back("source_bytes", Json(static_cast<int64_t>(checkpoint.file_bytes())));
   facts.emplace_back("calibration", Json(hash_of_windows(request.calibration)));
-  facts.emplace_back("bits_per_weight", Json(request.bits_per_weight));
+  add_target(request, facts);
   facts.emplace_back("effort", Json(std::string(effort_name(request.effort))));
   facts.emplace_back("seed", Json(std::to_string(request.seed)));
   facts.emplace_back("stages", stages_of(request));

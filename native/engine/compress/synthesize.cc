@@ -9,8 +9,9 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "compress/file_order.h"
 #include "compress/fit/factored/factored.h"
-#include "compress/fit/int4/fit_int4.h"
+#include "compress/fit/groups/fit_groups.h"
 #include "compress/fold.h"
 #include "compress/plan.h"
 #include "compress/write.h"
@@ -119,7 +120,7 @@ std::vector<Invention> inventions(const Manifest& manifest, const ModelConfig& c
   const auto matrix = [&](const std::string& name, float deviation) {
     out.push_back({{name.substr(0, name.rfind('.')) + ".int4",
                     DType::kU8,
-                    {static_cast<int64_t>(fitted_int4_bytes(shape))}},
+                    {static_cast<int64_t>(group_format_bytes(4, shape))}},
                    [=, own = seeds.next()] { return invent_int4(shape, deviation, own); }});
   };
   const float head = kLogitDeviation / std::sqrt(static_cast<float>(config.hidden_size));
@@ -155,7 +156,7 @@ void write_tensors(const std::string& path, const std::vector<Invention>& tensor
   const std::vector<size_t> order = file_order(specs);
   std::vector<TensorSpec> announced;
   for (const size_t i : order) announced.push_back(specs[i]);
-  SafetensorsWriter writer(path, std::move(announced), {{"format", "pt"}});
+  SafetensorsWriter writer(path, std::move(announced), weight_file_metadata());
   const auto total = static_cast<double>(bytes_of(tensors));
   double written = 0;
   for (const size_t i : order) {

@@ -1,15 +1,15 @@
-// Gathers all tensors, orders them so that each lies as aligned as its length allows, and streams
-// them from the mapped blocks.
+// Gathers all tensors, puts them in the file's order, and streams them from the mapped blocks.
 #include "compress/write.h"
 
-#include <algorithm>
-#include <bit>
 #include <filesystem>
+#include <map>
+#include <span>
+#include <string>
 #include <system_error>
 #include <utility>
 
 #include "base/check.h"
-#include "compress/fit/int4/fit_int4.h"
+#include "compress/file_order.h"
 #include "formats/format.h"
 #include "io/file_writer.h"
 #include "models/linear_loader.h"
@@ -19,58 +19,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMostAlignment = 128;  // the largest the layouts ask for
-
-struct OutputTensor {
-  TensorSpec spec;
-  std::span<const std::byte> bytes;
-};
-
-/// The largest power of two, up to kMostAlignment, that divides the length: the alignment that this
-/// tensor keeps for the next.
-uint64_t kept_alignment(const TensorSpec& tensor) {
-  const auto length = static_cast<uint64_t>(tensor.bytes());
-  return length == 0 ? kMostAlignment : std::min(length & (~length + 1), kMostAlignment);
-}
-
-FinishedTensor int4_tensor(const Model& model, const std::string& name) {
-  const Linear* linear = model.find_linear(name);
-  CHECK(linear != nullptr && linear->parts.size() == 1);
-  FinishedTensor tensor;
-  tensor.bytes = fit_int4(*linear->parts[0].weight);
-  tensor.spec = {name.substr(0, name.rfind('.')) + ".int4",
-                 DType::kU8,
-                 {static_cast<int64_t>(tensor.bytes.size())}};
-  return tensor;
-}
-
-std::vector<FinishedTensor> embeddings(const WriteRequest& request) {
-  const Manifest& manifest = *request.manifest;
-  std::vector<FinishedTensor> tensors;
-  tensors.push_back(int4_tensor(*request.model, manifest.embedding));
-  if (manifest.head != manifest.embedding)
-    tensors.push_back(int4_tensor(*request.model, manifest.head));
-  return tensors;
-}
-
-std::vector<OutputTensor> in_file_order(const WriteRequest& request,
-                                        const std::vector<FinishedTensor>& ends) {
-  std::vector<OutputTensor> tensors;
+/// Everything there is to write, by name.
+std::map<std::string, std::span<const std::byte>> tensors_by_name(const WriteRequest& request,
+                                                                  std::vector<TensorSpec>& specs) {
+  std::map<std::string, std::span<const std::byte>> bytes;
+  const auto add = [&](const TensorSpec& spec, std::span<const std::byte> data) {
+    specs.push_back(spec);
+    bytes[spec.name] = data;
+  };
   for (const StoredBlock& block : *request.blocks)
     for (const TensorView& tensor : block.file->tensors())
-      tensors.push_back({{tensor.name, tensor.dtype, tensor.shape}, tensor.bytes});
+      add({tensor.name, tensor.dtype, tensor.shape}, tensor.bytes);
   if (request.tables != nullptr)
-    for (const FinishedTensor& tensor : *request.tables)
-      tensors.push_back({tensor.spec, tensor.bytes});
-  for (const FinishedTensor& tensor : ends) tensors.push_back({tensor.spec, tensor.bytes});
+    for (const FinishedTensor& tensor : *request.tables) add(tensor.spec, tensor.bytes);
+  for (const FinishedTensor& tensor : *request.ends) add(tensor.spec, tensor.bytes);
   const TensorView* norm = request.checkpoint->find(request.manifest->final_norm);
   CHECK(norm != nullptr);
-  tensors.push_back({{norm->name, norm->dtype, norm->shape}, norm->bytes});
-  std::vector<TensorSpec> specs;
-  for (const OutputTensor& tensor : tensors) specs.push_back(tensor.spec);
-  std::vector<OutputTensor> ordered;
-  for (const size_t i : file_order(specs)) ordered.push_back(tensors[i]);
-  return ordered;
+  add({norm->name, norm->dtype, norm->shape}, norm->bytes);
+  return bytes;
 }
 
 /// Every byte of the blocks' tensors and of the tables their linears share.
@@ -84,14 +50,6 @@ uint64_t body_bytes(const WriteRequest& request) {
 }
 
 }  // namespace
-
-std::vector<size_t> file_order(std::span<const TensorSpec> tensors) {
-  std::vector<size_t> order;
-  for (uint64_t alignment = kMostAlignment; alignment > 0; alignment /= 2)
-    for (size_t i = 0; i < tensors.size(); ++i)
-      if (kept_alignment(tensors[i]) == alignment) order.push_back(i);
-  return order;
-}
 
 std::string compressed_config(const Json& source, const WrittenModel& written) {
   JsonObject bits;
@@ -119,21 +77,21 @@ void make_directories(const std::string& path) {
 }
 
 WrittenModel write_model(const WriteRequest& request, JobControl& control) {
-  const std::vector<FinishedTensor> ends = embeddings(request);
-  const std::vector<OutputTensor> tensors = in_file_order(request, ends);
+  std::vector<TensorSpec> specs;
+  const auto bytes = tensors_by_name(request, specs);
+  specs = in_file_order(std::move(specs));
   make_directories(request.directory);
   const std::string path = (fs::path(request.directory) / "model.safetensors").string();
 
-  std::vector<TensorSpec> specs;
-  for (const OutputTensor& tensor : tensors) specs.push_back(tensor.spec);
-  SafetensorsWriter writer(path, std::move(specs), {{"format", "pt"}});
-  for (size_t i = 0; i < tensors.size(); ++i) {
+  SafetensorsWriter writer(path, specs, weight_file_metadata());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const std::string& name = specs[i].name;
     if (control.abort.load()) throw Error(ErrorCode::kAborted, "compression was aborted");
     if (control.on_progress) {
-      control.on_progress({"write", static_cast<double>(i), static_cast<double>(tensors.size()),
-                           tensors[i].spec.name});
+      control.on_progress(
+          {"write", static_cast<double>(i), static_cast<double>(specs.size()), name});
     }
-    writer.write(tensors[i].spec.name, tensors[i].bytes);
+    writer.write(name, bytes.at(name));
   }
   writer.commit();
 

@@ -17,7 +17,7 @@ struct WriteRequest {
   std::string directory;
   const Checkpoint* checkpoint = nullptr;
   const Manifest* manifest = nullptr;
-  const Model* model = nullptr;  // for the embedding and the head
+  const std::vector<FinishedTensor>* ends = nullptr;  // the embedding and the head
   const CompressionPlan* plan = nullptr;
   const std::vector<StoredBlock>* blocks = nullptr;
   /// Tables that packed linears share, named shared_table_name(number); null when there are none.
@@ -33,11 +33,6 @@ struct WrittenModel {
 /// Writes model.safetensors, then config.json: the source's, with our quantization_config. Throws
 /// kFileError, kNonFinite, kAborted (not once the first file has its name).
 WrittenModel write_model(const WriteRequest& request, JobControl& control);
-
-/// The order of tensors in the file. Its data starts on a page, so tensors in order of the falling
-/// power of two that divides their lengths each begin at a multiple of their own. Equals stay in
-/// the order given.
-std::vector<size_t> file_order(std::span<const TensorSpec> tensors);
 
 /// The text of config.json: `source` with our quantization_config.
 std::string compressed_config(const Json& source, const WrittenModel& written);

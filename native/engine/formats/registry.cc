@@ -6,6 +6,8 @@
 #include "formats/code84/code84.h"
 #include "formats/dense/dense.h"
 #include "formats/factored/factored.h"
+#include "formats/int2/int2.h"
+#include "formats/int3/int3.h"
 #include "formats/int4/int4.h"
 #include "formats/int8/int8.h"
 #include "formats/packed/packed.h"
@@ -15,8 +17,8 @@
 namespace subbit {
 
 std::span<const Format* const> all_formats() {
-  static const Format* const formats[] = {&dense_format(), &int4_format(), &int8_format(),
-                                          &packed_format()};
+  static const Format* const formats[] = {&dense_format(),  &int4_format(), &int8_format(),
+                                          &packed_format(), &int2_format(), &int3_format()};
   return formats;
 }
 

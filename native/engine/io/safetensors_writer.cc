@@ -8,6 +8,7 @@
 #include "io/file_writer.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/safetensors_size.h"
 
 namespace subbit {
 namespace {
@@ -61,6 +62,12 @@ int64_t TensorSpec::bytes() const {
     CHECK(!__builtin_mul_overflow(product, size, &product));
   }
   return product;
+}
+
+uint64_t safetensors_header_bytes(
+    const std::vector<TensorSpec>& tensors,
+    const std::vector<std::pair<std::string, std::string>>& metadata) {
+  return make_header(tensors, metadata).size();
 }
 
 struct SafetensorsWriter::State {

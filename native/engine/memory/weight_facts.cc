@@ -24,7 +24,7 @@ Name split(std::string_view name) {
 }
 
 std::string format_of(std::string_view suffix) {
-  for (const std::string_view format : {"packed", "int4", "int8"}) {
+  for (const std::string_view format : {"packed", "int2", "int3", "int4", "int8"}) {
     if (suffix == format) return std::string(format);
   }
   return "dense";

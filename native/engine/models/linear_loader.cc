@@ -14,8 +14,8 @@ struct Suffix {
   const char* suffix;
   const char* format;
 };
-constexpr Suffix kSuffixes[] = {
-    {".packed", "packed"}, {".int4", "int4"}, {".int8", "int8"}, {".weight", "dense"}};
+constexpr Suffix kSuffixes[] = {{".packed", "packed"}, {".int2", "int2"}, {".int3", "int3"},
+                                {".int4", "int4"},     {".int8", "int8"}, {".weight", "dense"}};
 
 /// Tables are claimed when a linear names them, so one that none names is left over.
 SharedTables tables_in(TensorClaims& claims) {
@@ -69,7 +69,8 @@ Linear load_linear(const LinearSpec& spec, BiasRule bias, WeightMode mode, Tenso
     auto weight = find_weight(name, {spec.part_rows[i], spec.shape.cols}, claims);
     if (weight == nullptr) {
       throw Error(ErrorCode::kCorruptFile, "no weight for " + name,
-                  {{"tensor", name}, {"expected", name + ".weight (or .packed, .int4, .int8)"}});
+                  {{"tensor", name},
+                   {"expected", name + ".weight (or .packed, .int2, .int3, .int4, .int8)"}});
     }
     const bool packed = weight->format() == "packed";
     Linear::Part part = make_part(std::move(weight), mode);

@@ -13,13 +13,13 @@ namespace subbit {
 enum class BiasRule { kNone, kExpected };
 
 /// `spec.name`.packed for the whole stack if there is one, else each part by itself: `part`.packed,
-/// .int4, .int8 or .weight. A part stored as .weight has its .bias beside it when one is expected.
-/// Shared tables that a packed tensor names are claimed with it.
-/// Throws kCorruptFile or kUnsupportedFormat by name.
+/// .int2, .int3, .int4, .int8 or .weight. A part stored as .weight has its .bias beside it when one
+/// is expected. Shared tables that a packed tensor names are claimed with it. Throws kCorruptFile
+/// or kUnsupportedFormat by name.
 Linear load_linear(const LinearSpec& spec, BiasRule bias, WeightMode mode, TensorClaims& claims);
 
-/// The weight stored under a tensor name such as "model.embed_tokens.weight" (or its .int4, .int8
-/// form); null if there is none.
+/// The weight stored under a tensor name such as "model.embed_tokens.weight" (or another form of
+/// it); null if there is none.
 std::shared_ptr<const Weight> load_weight(const std::string& tensor_name, Shape shape,
                                           WeightMode mode, TensorClaims& claims);
 

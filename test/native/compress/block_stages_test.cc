@@ -30,7 +30,7 @@ CompressRequest request_for(const std::string& fixture, const std::string& out) 
   CompressRequest request;
   request.source = test::fixture("models/" + fixture);
   request.out = out;
-  request.bits_per_weight = 6.0;
+  request.target.amount = 6.0;
   request.calibration = random_windows(60, 1);
   request.effort = Effort::kFast;
   request.seed = 5;

@@ -130,7 +130,7 @@ TEST(a_fingerprint_tells_requests_apart_that_give_other_bytes) {
   EXPECT(fingerprint(request, linear).key != key);
   std::vector<CompressRequest> others(4, request);
   others[0].seed = 1;
-  others[1].bits_per_weight = 0.81;
+  others[1].target.amount = 0.81;
   others[2].effort = Effort::kMax;
   others[3].calibration = {{1, 2}, {3, 1}};  // the same tokens, cut elsewhere
   for (const CompressRequest& other : others) EXPECT(fingerprint(other, llama).key != key);

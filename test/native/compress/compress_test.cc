@@ -34,7 +34,7 @@ CompressRequest request_for(const std::string& fixture, const std::string& out) 
   CompressRequest request;
   request.source = test::fixture("models/" + fixture);
   request.out = out;
-  request.bits_per_weight = 6.0;  // 32-wide matrices: rank 32 alone takes four bits and more
+  request.target.amount = 6.0;  // 32-wide matrices: rank 32 alone takes four bits and more
   request.calibration = some_windows();
   request.effort = Effort::kFast;
   request.seed = 5;
@@ -108,7 +108,7 @@ TEST(a_compressed_model_loads_and_has_the_size_it_says) {
     const std::string out = test::temporary_directory() + "/out";
     const CompressRequest request = request_for(fixture, out);
     const CompressResult result = run(request);
-    EXPECT(result.bits_per_weight_body <= request.bits_per_weight);
+    EXPECT(result.bits_per_weight_body <= request.target.amount);
     EXPECT_EQ(result.bytes, static_cast<uint64_t>(fs::file_size(out + "/model.safetensors")));
     EXPECT_EQ(result.resumed_blocks, int64_t{0});
 
@@ -328,7 +328,7 @@ TEST(progress_never_runs_backwards_or_past_its_total) {
 TEST(too_few_bits_are_refused_with_the_least_that_would_do) {
   const std::string out = test::temporary_directory() + "/out";
   CompressRequest request = request_for("tiny-llama", out);
-  request.bits_per_weight = 0.8;
+  request.target.amount = 0.8;
   std::string least;
   try {
     run(request);
@@ -339,12 +339,12 @@ TEST(too_few_bits_are_refused_with_the_least_that_would_do) {
   }
   EXPECT(!least.empty());
   EXPECT(!fs::exists(out) && !fs::exists(out + ".state"));
-  request.bits_per_weight = std::stod(least) - 0.01;
+  request.target.amount = std::stod(least) - 0.01;
   EXPECT_ERROR(ErrorCode::kInvalidOption, "smallest form", run(request));
-  request.bits_per_weight = std::stod(least);
-  EXPECT(run(request).bits_per_weight_body <= request.bits_per_weight);
+  request.target.amount = std::stod(least);
+  EXPECT(run(request).bits_per_weight_body <= request.target.amount);
   for (const double bits : {0.0, -1.0, std::nan("")}) {
-    request.bits_per_weight = bits;
+    request.target.amount = bits;
     EXPECT_ERROR(ErrorCode::kInvalidOption, "make no sense", run(request));
   }
 }
@@ -368,7 +368,7 @@ TEST(a_real_model_is_compressed_to_its_target_by_mixing_ranks) {
   CompressRequest request = request_for("tiny-llama", out);
   request.source = test::shared_data("models/stories260K");
   request.threads = 2;
-  request.bits_per_weight = 1.5;
+  request.target.amount = 1.5;
   const CompressResult result = run(request);
   EXPECT(result.bits_per_weight_body <= 1.5);
   // One step of 32 in its smallest linear is 64 * 128 signs or 0.04 bits of this body.

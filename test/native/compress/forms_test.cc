@@ -35,7 +35,7 @@ CompressRequest request_for(Forms forms, const std::string& out) {
   CompressRequest request;
   request.source = test::fixture("models/tiny-llama");
   request.out = out;
-  request.bits_per_weight = 6.0;
+  request.target.amount = 6.0;
   request.calibration = random_windows(40, 1);
   request.effort = Effort::kFast;
   request.threads = 2;
@@ -68,7 +68,7 @@ TEST(every_form_makes_a_model_that_loads_and_weighs_what_was_counted) {
     CompressRequest request = request_for(forms, test::temporary_directory() + "/out");
     request.tune = false;
     const CompressResult result = run(request);
-    EXPECT(result.bits_per_weight_body <= request.bits_per_weight);
+    EXPECT(result.bits_per_weight_body <= request.target.amount);
     const Inspection inspection = inspect(request.out);
     EXPECT_NEAR(inspection.bits_per_weight_body, result.bits_per_weight_body, 1e-12);
     bool table = false;
@@ -83,7 +83,7 @@ TEST(every_form_makes_a_model_that_loads_and_weighs_what_was_counted) {
 TEST(tuned_codes_come_nearer_to_the_teacher_than_fitted_ones) {
   for (const Forms forms : {Forms::kTables, Forms::kCodes}) {
     CompressRequest request = request_for(forms, test::temporary_directory() + "/out");
-    request.bits_per_weight = forms == Forms::kTables ? 4.0 : 2.0;
+    request.target.amount = forms == Forms::kTables ? 4.0 : 2.0;
     request.tune = false;
     run(request);
     const double plain = divergence_of(request);

@@ -1,8 +1,10 @@
-// int4 and int8: bytes, error bounds, products, refusals.
+// int2, int3, int4 and int8: bytes, error bounds, products, refusals.
 #include <cmath>
 #include <vector>
 
 #include "base/rng.h"
+#include "formats/int2/int2.h"
+#include "formats/int3/int3.h"
 #include "formats/int4/int4.h"
 #include "formats/int8/int8.h"
 #include "formats/signs/quantized_rows.h"
@@ -15,11 +17,15 @@ struct Case {
   const Format& format;
   uint64_t (*bytes)(Shape);
   std::vector<std::byte> (*pack)(ConstMatrix);
-  double levels;  // codes on each side of zero
+  double levels;     // the largest code that both signs have
+  double half_step;  // of codes
+  int bits;
 };
 
-const Case kCases[] = {{int4_format(), int4_bytes, pack_int4, 7},
-                       {int8_format(), int8_bytes, pack_int8, 127}};
+const Case kCases[] = {{int2_format(), int2_bytes, pack_int2, 3, 1.0, 2},
+                       {int3_format(), int3_bytes, pack_int3, 7, 1.0, 3},
+                       {int4_format(), int4_bytes, pack_int4, 7, 0.5, 4},
+                       {int8_format(), int8_bytes, pack_int8, 127, 0.5, 8}};
 
 std::vector<float> random_values(int64_t count, uint64_t seed) {
   Rng rng(seed);
@@ -58,7 +64,7 @@ TEST(group_formats_hold_each_weight_to_half_a_step) {
           // are off by half a step, and by the scale's rounding to a half times the code.
           const double step = std::max(largest / c.levels, 0x1p-14);
           EXPECT(std::sqrt(error / static_cast<double>(count)) <=
-                 step * (0.5 + c.levels * 0x1p-11));
+                 step * (c.half_step + c.levels * 0x1p-11));
         }
       }
     }
@@ -69,6 +75,35 @@ TEST(group_bytes_are_codes_scales_and_padding) {
   EXPECT_EQ(int4_bytes({32000, 288}), uint64_t{32000 * 9 * 18});  // groups of 32: 16 + 2 bytes
   EXPECT_EQ(int4_bytes({32000, 4096}), uint64_t{32000ull * 64 * 34});
   EXPECT_EQ(int8_bytes({1, 64}), uint64_t{128});
+  EXPECT_EQ(int3_bytes({32000, 4096}), uint64_t{32000ull * 64 * 26});
+  EXPECT_EQ(int3_bytes({32000, 288}), uint64_t{32000 * 9 * 14});
+  EXPECT_EQ(int2_bytes({32000, 4096}), uint64_t{32000ull * 64 * 18});
+  EXPECT_EQ(int2_bytes({32000, 288}), uint64_t{32000 * 9 * 10});
+}
+
+TEST(few_bits_leave_what_their_levels_must_of_gaussian_weights) {
+  // Uniform levels without zero at the best scale leave 0.119 (4) and 0.0374 (8) of a Gaussian (Max
+  // 1960); a scale for each 32 or 64 weights follows their spread, which gains a little.
+  const struct {
+    const Case& c;
+    double most;
+  } bounds[] = {{kCases[0], 0.119}, {kCases[1], 0.0374}, {kCases[2], 0.0115}};
+  const Shape shape = {64, 320};
+  const auto values = random_values(shape.count(), 9);
+  for (const auto& [c, most] : bounds) {
+    const auto bytes = c.pack(ConstMatrix(values.data(), shape.rows, shape.cols));
+    std::vector<float> back(values.size());
+    c.format.view(tensor_of(bytes), shape)
+        ->unpack_rows(0, Matrix(back.data(), shape.rows, shape.cols));
+    double error = 0;
+    double size = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      error += (double(values[i]) - back[i]) * (double(values[i]) - back[i]);
+      size += double(values[i]) * values[i];
+    }
+    EXPECT(error < most * size);
+    EXPECT(error > 0.6 * most * size);
+  }
 }
 
 TEST(group_products_follow_the_unpacked_weights_times_the_codes) {
@@ -109,7 +144,8 @@ TEST(group_products_follow_the_unpacked_weights_times_the_codes) {
 
 /// Any bits of codes and scales, not only what packing yields; codes in every chunk shift.
 TEST(every_group_kernel_agrees_with_the_plain_one) {
-  for (const GroupCoding* coding : {&int4_coding(), &int8_coding()}) {
+  for (const GroupCoding* coding :
+       {&int2_coding(), &int3_coding(), &int4_coding(), &int8_coding()}) {
     for (const int64_t group : {32, 64}) {
       for (const int64_t groups : {1, 2, 3, 15, 16, 17, 35}) {
         Rng rng(static_cast<uint64_t>(groups));
@@ -166,7 +202,7 @@ TEST(group_tensors_of_the_wrong_length_scale_or_padding_are_refused) {
     padded.back() = std::byte{1};
     EXPECT_ERROR(ErrorCode::kCorruptFile, "padding", c.format.view(tensor_of(padded), shape));
     auto infinite = good;
-    const size_t scales = c.levels == 7 ? 3 * 2 * 16 : 3 * 2 * 32;
+    const auto scales = static_cast<size_t>(3 * 2 * 32 * c.bits / 8);
     infinite[scales] = std::byte{0};
     infinite[scales + 1] = std::byte{0x7C};
     EXPECT_ERROR(ErrorCode::kCorruptFile, "scale", c.format.view(tensor_of(infinite), shape));

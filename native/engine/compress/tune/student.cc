@@ -7,7 +7,6 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/check.h"
-#include "compress/fit/int4/fit_int4.h"
 #include "decoding/decoder.h"
 #include "formats/registry.h"
 #include "linalg/gemm.h"
@@ -59,7 +58,6 @@ Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& 
       compute_(make_cpu_backend(pool)),
       pass_rows_(rows_of_a_pass(model_, request.longest_window)) {
   model_.prepare(pass_rows_);
-  quantize_ends(*request.manifest);
   ActivationWidths widths = model_.activation_widths();
   widths.vocab = most_columns(request.longest_window, widths.vocab);
   activations_ = carve_activations(
@@ -81,22 +79,6 @@ Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& 
     }
   }
   put_norms();
-}
-
-/// The student hears and speaks through the embeddings that will be written.
-void Student::quantize_ends(const Manifest& manifest) {
-  std::vector<std::string> names{manifest.embedding};
-  if (manifest.head != manifest.embedding) names.push_back(manifest.head);
-  for (const std::string& name : names) {
-    const Linear& source = *model_.find_linear(name);
-    end_bytes_.push_back(fit_int4(*source.parts[0].weight));
-    const std::vector<std::byte>& bytes = end_bytes_.back();
-    const TensorView tensor{name, DType::kU8, {std::ssize(bytes)}, bytes};
-    Linear linear;
-    linear.shape = source.shape;
-    linear.parts.push_back({find_format("int4")->view(tensor, source.shape), {}});
-    model_.replace_linear(name, std::move(linear));
-  }
 }
 
 void Student::put_norms() {

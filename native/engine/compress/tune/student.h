@@ -50,7 +50,9 @@ class HeadMap final : public LinearMap {
 
 struct StudentRequest {
   const Manifest* manifest = nullptr;
-  Model* model = nullptr;  // the original; its embeddings and norms are replaced
+  /// The original, but its embedding and head are as they will be written: the student hears and
+  /// speaks through them. Its norms are replaced.
+  Model* model = nullptr;
   int64_t longest_window = 0;
   float latent_start = 0.0f;
 };
@@ -96,7 +98,6 @@ class Student {
     size_t block = 0;
     size_t index = 0;
   };
-  void quantize_ends(const Manifest& manifest);
   void put_norms();
   double run_head(const Lesson& lesson, int64_t first_row, Pass pass, float scale);
 
@@ -104,7 +105,6 @@ class Student {
   ThreadPool& pool_;
   FittedModel fitted_;  // as tuning began
   TunedTables tables_;
-  std::vector<std::vector<std::byte>> end_bytes_;  // the embeddings as they will be written
   std::vector<std::unique_ptr<TunedMap>> maps_;
   std::vector<Norm> norms_;
   std::unique_ptr<Backend> compute_;

@@ -115,7 +115,7 @@ void Tuning::report(int64_t step, const std::string& detail) const {
 /// few, text of the teacher's making is.
 void Tuning::split_windows() {
   const size_t count = request_.windows.size();
-  const size_t held = std::min(kMostHeldOut, count / kHeldOutPart);
+  const size_t held = held_out_windows(count);
   for (size_t i = 0; i < count; ++i)
     (i + held < count ? training_ : held_out_).push_back({request_.windows[i], {}});
 }
@@ -354,6 +354,8 @@ FittedModel Tuning::run() {
 }
 
 }  // namespace
+
+size_t held_out_windows(size_t windows) { return std::min(kMostHeldOut, windows / kHeldOutPart); }
 
 /// Many small steps: of 600,000 tokens (stories15M, 0.8 bits) 300 steps of 2,048 leave a held-out
 /// divergence of 1.30, 600 of 1,024 1.18, 1,200 of 512 at two thirds of the rate 1.16, in the same

@@ -4,6 +4,7 @@
 // which state is kept.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -31,10 +32,13 @@ struct TuneSchedule {
 };
 TuneSchedule tune_schedule(Effort effort);
 
+/// How many of so many windows, the last ones, are never trained on.
+size_t held_out_windows(size_t windows);
+
 struct TuneRequest {
   const Manifest* manifest = nullptr;
   Model* teacher = nullptr;
-  Model* student = nullptr;  // another instance of the same original
+  Model* student = nullptr;  // another instance, as StudentRequest::model
   std::span<const std::vector<int32_t>> windows;
   TuneSchedule schedule;
   uint64_t seed = 0;

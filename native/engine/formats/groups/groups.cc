@@ -37,14 +37,21 @@ GroupLayout layout_of(const GroupCoding& coding, Shape shape) {
   return layout;
 }
 
+/// The code nearest to a weight of so many scales.
+float nearest_code(const GroupCoding& coding, float level) {
+  const auto least = static_cast<float>(coding.code_min);
+  const auto most = static_cast<float>(coding.code_max);
+  if (coding.code_step == 1) return std::clamp(std::nearbyint(level), least, most);
+  const auto step = static_cast<float>(coding.code_step);
+  return std::clamp(least + step * std::nearbyint((level - least) / step), least, most);
+}
+
 /// Codes of one group at `scale`; returns the squared error.
 double round_group(const GroupCoding& coding, const float* w, int64_t count, float scale,
                    int8_t* codes) {
   double error = 0;
   for (int64_t j = 0; j < count; ++j) {
-    const float level = scale == 0 ? 0.0f : std::nearbyint(w[j] / scale);
-    const float code =
-        std::clamp(level, static_cast<float>(coding.code_min), static_cast<float>(coding.code_max));
+    const float code = nearest_code(coding, scale == 0 ? 0.0f : w[j] / scale);
     const double residue = static_cast<double>(w[j]) - static_cast<double>(code) * scale;
     codes[j] = static_cast<int8_t>(code);
     error += residue * residue;
@@ -64,8 +71,10 @@ Half best_scale(const GroupCoding& coding, const float* w, int64_t count, int8_t
   std::vector<int8_t> trial(static_cast<size_t>(count));
   double best_error = round_group(coding, w, count, 0.0f, codes);
   if (extreme == 0) return best;
-  const int tries = coding.bits == 4 ? 12 : 1;  // at 8 bits the first is already fine
+  // At 8 bits the first is already fine; the fewer codes there are, the more do extremes cost.
+  const int tries = coding.bits == 8 ? 1 : coding.bits == 4 ? 12 : 24;
   for (const int32_t end : {coding.code_min, coding.code_max}) {
+    if (end < 0 && coding.code_min == -coding.code_max && coding.bits < 4) continue;  // a mirror
     for (int i = 0; i < tries; ++i) {
       const float shrink = 1.0f - 0.03f * static_cast<float>(i);
       const float wanted = shrink * extreme / static_cast<float>(end);
@@ -121,6 +130,7 @@ class GroupWeight final : public Weight {
 
   StoredWeight stored() const override {
     StoredWeight stored;
+    if (coding_.bits < 4) return stored;  // no shader reads them yet
     stored.kind = coding_.bits == 4 ? StoredWeight::Kind::kInt4 : StoredWeight::Kind::kInt8;
     stored.bytes = bytes_;
     stored.group = layout_.group;
@@ -223,9 +233,11 @@ std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weight
 std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, float deviation,
                                      uint64_t seed) {
   const GroupLayout layout = layout_of(coding, shape);
-  const auto levels = static_cast<uint64_t>(coding.code_max - coding.code_min + 1);
+  const int32_t step = coding.code_step;
+  const auto levels = static_cast<uint64_t>((coding.code_max - coding.code_min) / step + 1);
   double squares = 0;
-  for (int32_t code = coding.code_min; code <= coding.code_max; ++code) squares += code * code;
+  for (int32_t code = coding.code_min; code <= coding.code_max; code += step)
+    squares += code * code;
   const auto rms = static_cast<float>(std::sqrt(squares / static_cast<double>(levels)));
   const Half scale = to_half(deviation / rms);
   if (!(to_float(scale) >= kLeastScale && std::isfinite(to_float(scale)))) {
@@ -242,8 +254,8 @@ std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, flo
       for (int64_t j = 0; j < used; ++j) {
         // Four codes a draw: 16 bits each, multiplied into the range (Lemire 2019).
         random = j % 4 == 0 ? rng.next() : random >> 16;
-        codes[j] = static_cast<int8_t>(coding.code_min +
-                                       static_cast<int32_t>((random & 0xFFFF) * levels >> 16));
+        const auto level = static_cast<int32_t>((random & 0xFFFF) * levels >> 16);
+        codes[j] = static_cast<int8_t>(coding.code_min + step * level);
       }
       const auto index = static_cast<uint64_t>(i * layout.groups + g);
       coding.store(codes, layout.group,

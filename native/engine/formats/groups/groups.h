@@ -1,5 +1,5 @@
-// What the group-scaled formats (int4, int8) share: a matrix of small integers, each run of 64
-// columns (32 where the width is no multiple of 64) with one half scale.
+// What the group-scaled formats (int2, int3, int4, int8) share: a matrix of small integers, each
+// run of 64 columns (32 where the width is no multiple of 64) with one half scale.
 //
 //   units    rows x groups, row-major: the codes of one group, `unit_bytes`
 //   scales   half[rows][groups]
@@ -50,6 +50,7 @@ struct GroupCoding {
   int bits = 0;          // of a code; unit_bytes = group * bits / 8
   int32_t code_min = 0;  // codes lie in [code_min, code_max]
   int32_t code_max = 0;
+  int32_t code_step = 1;   // from one code to the next: 2 where none is zero
   int32_t code_reach = 0;  // largest |code|
   void (*store)(const int8_t* codes, int64_t group, uint8_t* unit) = nullptr;
   void (*load)(const uint8_t* unit, int64_t group, int8_t* codes) = nullptr;

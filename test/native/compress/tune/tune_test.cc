@@ -36,7 +36,7 @@ double divergence_of(const std::string& fixture, const std::string& out, bool tu
   CompressRequest request;
   request.source = test::fixture("models/" + fixture);
   request.out = out;
-  request.bits_per_weight = 6.0;
+  request.target.amount = 6.0;
   request.calibration = random_windows(40, 1);
   request.effort = Effort::kFast;
   request.threads = 2;
@@ -67,7 +67,7 @@ CompressRequest tuned_request(const std::string& out) {
   CompressRequest request;
   request.source = test::fixture("models/tiny-llama");
   request.out = out;
-  request.bits_per_weight = 6.0;
+  request.target.amount = 6.0;
   request.calibration = random_windows(40, 1);
   request.effort = Effort::kFast;
   request.threads = 2;
