@@ -6,6 +6,7 @@
 #include "formats/code84/code84.h"
 #include "formats/dense/dense.h"
 #include "formats/factored/factored.h"
+#include "formats/group_registry.h"
 #include "formats/int2/int2.h"
 #include "formats/int3/int3.h"
 #include "formats/int4/int4.h"
@@ -20,6 +21,14 @@ std::span<const Format* const> all_formats() {
   static const Format* const formats[] = {&dense_format(),  &int4_format(), &int8_format(),
                                           &packed_format(), &int2_format(), &int3_format()};
   return formats;
+}
+
+const GroupCoding* find_group_coding(int bits) {
+  for (const GroupCoding* coding :
+       {&int2_coding(), &int3_coding(), &int4_coding(), &int8_coding()}) {
+    if (coding->bits == bits) return coding;
+  }
+  return nullptr;
 }
 
 const Format* find_format(std::string_view name) {
