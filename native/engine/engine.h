@@ -160,7 +160,8 @@ struct LoadRequest {
   OverLimit over_limit = OverLimit::kThrow;
   uint64_t tokenizer_bytes = 0;  // what text work will add, for the plan
   DeviceChoice device = DeviceChoice::kAuto;
-  std::string verdicts = {};  // a file that remembers which devices have proved themselves; or empty
+  /// A file that remembers which devices have proved themselves; or empty.
+  std::string verdicts = {};
 };
 
 struct ModelFacts {

@@ -6,7 +6,7 @@
 #include "formats/code84/code84.h"
 #include "formats/dense/dense.h"
 #include "formats/factored/factored.h"
-#include "formats/group_registry.h"
+#include "formats/groups/groups.h"
 #include "formats/int2/int2.h"
 #include "formats/int3/int3.h"
 #include "formats/int4/int4.h"

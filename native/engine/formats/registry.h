@@ -11,11 +11,16 @@
 
 namespace subbit {
 
+struct GroupCoding;  // formats/groups/groups.h
+
 std::span<const Format* const> all_formats();
 /// Null when there is no such format.
 const Format* find_format(std::string_view name);
 /// The same weights as dense float32 in memory of their own: the reference path.
 std::unique_ptr<Weight> unpack_to_dense(const Weight& weight);
+
+/// How group-scaled codes of so many bits are stored: 2, 3, 4 or 8. Null for other widths.
+const GroupCoding* find_group_coding(int bits);
 
 std::span<const TermKind* const> all_term_kinds();
 /// Null when no built term kind has this tag.

@@ -3,7 +3,8 @@
 
 #include "base/buffer.h"
 #include "base/check.h"
-#include "formats/group_registry.h"
+#include "formats/groups/groups.h"
+#include "formats/registry.h"
 
 namespace subbit {
 namespace {
