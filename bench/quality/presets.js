@@ -74,6 +74,9 @@ function subbit(budget, blockShare = 0.25) {
   };
 }
 
+/** How far latents of tables move in an update; ARCHITECTURE.md has the figures. */
+const tableRate = 0.06;
+
 /**
  * Forms against each other: the same stages, all of whose tokens go to the whole model.
  * @param {Budget} budget
@@ -81,7 +84,9 @@ function subbit(budget, blockShare = 0.25) {
  * @returns {NativeStages}
  */
 function ofForms(budget, forms) {
-  return { ...subbit(budget, 0), forms };
+  const stages = subbit(budget, 0);
+  if (forms !== "tables") return { ...stages, forms };
+  return { ...stages, forms, model: { ...stages.model, rate: tableRate } };
 }
 
 /** @type {Record<string, Preset>} */
