@@ -108,8 +108,7 @@ double fit_seconds(const LinearPlan& linear, int iterations, const MachineSpeeds
   return iterations * (operations / (kShare * speeds.gemm) + 60.0 * r * (m + n) / speeds.stream);
 }
 
-double training_seconds(const CostRequest& request, const Counts& counts,
-                        const MachineSpeeds& speeds) {
+double training_seconds(const CostRequest& request, const MachineSpeeds& speeds) {
   double seconds = 0;
   for (const BlockPlan& block : request.plan->blocks) {
     double weights = 0;
@@ -250,7 +249,7 @@ PredictedCost predict_cost(const CostRequest& request, const MachineSpeeds& spee
   add("gradients", gradient_seconds(request, counts, speeds));
   add("calibrate", calibrate_seconds(request, counts, speeds));
   add("fit", fits);
-  add("tune blocks", training_seconds(request, counts, speeds));
+  add("tune blocks", training_seconds(request, speeds));
   add("sample", sample_seconds(request, counts, speeds));
   add("tune", tune_seconds(request, counts, speeds));
   double ends = 0;
