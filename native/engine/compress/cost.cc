@@ -1,5 +1,5 @@
 // One function per stage. The factors between operations and time were fitted once, on stories15M
-// and stories260K; docs/compressing.md says how far off they were.
+// and stories260K; the times they give are short on matrices as small as those.
 #include "compress/cost.h"
 
 #include <algorithm>
