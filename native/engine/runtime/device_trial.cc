@@ -90,6 +90,11 @@ double worst_divergence(const Answers& reference, const Answers& given) {
   return worst;
 }
 
+const char* kv_name(KvCacheType kv) {
+  if (kv == KvCacheType::kF32) return " f32";
+  return kv == KvCacheType::kI8 ? " int8" : " f16";
+}
+
 /// What a verdict holds for: one line's beginning.
 std::string verdict_key(const GpuFacts& facts, OpenedModel& opened, KvCacheType kv) {
   const ModelConfig& config = opened.model().config();
@@ -102,7 +107,7 @@ std::string verdict_key(const GpuFacts& facts, OpenedModel& opened, KvCacheType 
   formats.erase(std::unique(formats.begin(), formats.end()), formats.end());
   std::string key = facts.name + "|" + facts.system + "|" + std::string(engine_version()) + "|" +
                     config.model_type + " " + std::to_string(config.hidden_size) + " " +
-                    std::to_string(config.head_dim) + (kv == KvCacheType::kF16 ? " f16" : " f32");
+                    std::to_string(config.head_dim) + kv_name(kv);
   for (const std::string& format : formats) key += "|" + format;
   std::ranges::replace(key, '\n', ' ');
   std::ranges::replace(key, '\t', ' ');
@@ -149,7 +154,7 @@ class Trial {
   Trial(const std::shared_ptr<GpuDevice>& device, KvCacheType kv, OpenedModel& opened,
         ThreadPool& pool)
       : device_(device),
-        kv_(kv == KvCacheType::kF16 ? KvType::kF16 : KvType::kF32),
+        kv_(kv_type(kv)),
         opened_(opened),
         context_(std::min<int64_t>(16, opened.model().config().max_position_embeddings)) {
     reference_ = answer(opened, *make_cpu_backend(pool), kv_, context_);

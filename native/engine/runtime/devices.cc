@@ -27,11 +27,6 @@ std::unique_ptr<GpuDevice> system_gpu() {
 OpenGpu gpu_opener = system_gpu;
 
 ChosenDevice on_gpu(const LoadRequest& request, OpenedModel& opened, ThreadPool& pool) {
-  if (request.kv_cache == KvCacheType::kI8) {
-    throw Error(ErrorCode::kDeviceUnavailable,
-                "the GPU's attention reads keys and values in f16 or f32, not in int8",
-                {{"device", "metal"}, {"expected", "f16 or f32"}, {"actual", "int8"}});
-  }
   const std::shared_ptr<GpuDevice> device = open_gpu();
   const GpuPolicy policy =
       proven_policy(device, {request.verdicts, request.kv_cache}, opened, pool);

@@ -2,6 +2,7 @@
 #include "backend/gpu/encoder.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
 #include "metal/attention.h"
@@ -16,13 +17,19 @@ uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
 
 uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
 
-std::string_view kv_kernel(KvType type, std::string_view f32, std::string_view f16) {
-  return type == KvType::kF32 ? f32 : f16;
+/// One kernel's names by what the cache holds, in the order of KvType.
+using KvNames = std::array<std::string_view, 3>;
+constexpr KvNames kAppend = {"kv_append_f32", "kv_append_f16", "kv_append_i8"};
+constexpr KvNames kAttend = {"attention_decode_f32", "attention_decode_f16", "attention_decode_i8"};
+constexpr KvNames kSplit = {"attention_split_f32", "attention_split_f16", "attention_split_i8"};
+
+std::string_view kv_kernel(const KvNames& names, KvType type) {
+  return names[static_cast<size_t>(type)];
 }
 
 uint64_t kv_bytes(const AttentionShape& shape, const KvLayer& kv) {
-  const uint64_t element = kv.type == KvType::kF32 ? 4 : 2;
-  return element * static_cast<uint64_t>(shape.kv_heads * kv.capacity * shape.head_dim);
+  return static_cast<uint64_t>(shape.kv_heads * kv.capacity *
+                               kv_row_bytes(kv.type, shape.head_dim));
 }
 
 }  // namespace
@@ -170,14 +177,18 @@ void GpuEncoder::kv_append(const AttentionShape& shape, Tensor k, Tensor v, cons
   args.k_stride = u32(k.stride);
   args.v_stride = u32(v.stride);
   const uint64_t bytes = kv_bytes(shape, kv);
-  GpuDispatch(stream_, kv_kernel(kv.type, "kv_append_f32", "kv_append_f16"))
-      .arguments(args)
+  GpuDispatch dispatch(stream_, kv_kernel(kAppend, kv.type));
+  dispatch.arguments(args)
       .read(slice(k))
       .read(slice(v))
       .write(map_.shared(kv.keys, bytes))
-      .write(map_.shared(kv.values, bytes))
-      .run({groups_of(shape.kv_heads * shape.head_dim, shader::kElementThreads), u32(k.rows)},
-           shader::kElementThreads);
+      .write(map_.shared(kv.values, bytes));
+  if (kv.type == KvType::kI8) {  // a simdgroup finds a row's scale
+    dispatch.run({args.kv_heads, u32(k.rows), 2}, shader::kSimdLanes);
+    return;
+  }
+  dispatch.run({groups_of(shape.kv_heads * shape.head_dim, shader::kElementThreads), u32(k.rows)},
+               shader::kElementThreads);
 }
 
 void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer& kv,
@@ -204,7 +215,7 @@ void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer&
   const uint64_t bytes = kv_bytes(shape, kv);
   const uint32_t memory = shader::attention_threadgroup_bytes(args.head_dim);
   if (splits == 1) {
-    GpuDispatch(stream_, kv_kernel(kv.type, "attention_decode_f32", "attention_decode_f16"))
+    GpuDispatch(stream_, kv_kernel(kAttend, kv.type))
         .arguments(args)
         .read(slice(q))
         .read(map_.shared(kv.keys, bytes))
@@ -218,7 +229,7 @@ void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer&
   const uint64_t partial_count = uint64_t{args.heads} * splits * static_cast<uint64_t>(q.rows);
   const GpuSlice partials = scratch_.take(
       GpuScratch::kPartials, 4 * partial_count * shader::partial_floats(args.head_dim));
-  GpuDispatch(stream_, kv_kernel(kv.type, "attention_split_f32", "attention_split_f16"))
+  GpuDispatch(stream_, kv_kernel(kSplit, kv.type))
       .arguments(args)
       .read(slice(q))
       .read(map_.shared(kv.keys, bytes))

@@ -207,9 +207,8 @@ void GpuEncoder::multiply_qkv(const GpuWeight& w, const GpuCodes& x, const GpuQk
   end.capacity = u32(qkv.kv.capacity);
   end.first_position = u32(qkv.first_position);
   product.gemv.pair_quads = u32(qkv.shape.head_dim / 8);
-  const uint64_t element = qkv.kv.type == KvType::kF32 ? 4 : 2;
-  const uint64_t bytes =
-      element * static_cast<uint64_t>(qkv.shape.kv_heads * qkv.kv.capacity * qkv.shape.head_dim);
+  const auto bytes = static_cast<uint64_t>(qkv.shape.kv_heads * qkv.kv.capacity *
+                                           kv_row_bytes(qkv.kv.type, qkv.shape.head_dim));
   product.begin(stream_, policy_.sign_kernel, Epilogue::kQkv)
       .read(w.s_post)
       .read(or_dummy(w.bias))

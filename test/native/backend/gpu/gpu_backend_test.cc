@@ -108,7 +108,7 @@ TEST(fusions_and_their_stand_ins_agree_with_the_processor) {
            "num_attention_heads": 6)",
                             R"("hidden_size": 60, "intermediate_size": 128, "num_hidden_layers": 1,
            "num_attention_heads": 10)"}) {
-    for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+    for (const KvType kv : {KvType::kF16, KvType::kF32, KvType::kI8}) {
       fake_metal::reset();
       expect_agreement(synthesized(shape), kv, gpu_policy(7));
     }
@@ -154,9 +154,9 @@ TEST(a_long_cache_is_attended_to_in_parts) {
   fake_metal::reset();
   GpuPolicy policy = gpu_policy(7);
   policy.split_positions = 4;
-  expect_agreement(synthesized(R"("hidden_size": 64, "intermediate_size": 128,
-                                  "num_hidden_layers": 1, "num_attention_heads": 2)"),
-                   KvType::kF16, policy, 7, 4);
+  const std::string model = synthesized(R"("hidden_size": 64, "intermediate_size": 128,
+                                  "num_hidden_layers": 1, "num_attention_heads": 2)");
+  for (const KvType kv : {KvType::kF16, KvType::kI8}) expect_agreement(model, kv, policy, 7, 4);
 }
 
 // Prefill in several command buffers: values that cross a cut must be in memory.
