@@ -1,5 +1,5 @@
-// Arguments of the matrix-vector kernels of the group-scaled formats (groups.metal), whose CPU
-// twins are formats/int4 and formats/int8.
+// Arguments of the products of the group-scaled formats (groups.metal), whose CPU twins are
+// formats/int2, int3, int4 and int8.
 #pragma once
 
 #include "qvec.h"
@@ -16,6 +16,7 @@ struct GroupGemvArgs {
   uint32_t headroom;   // D: headroom_bits(group * largest |code|)
   uint32_t flags;      // kEpilogueBias
   uint32_t y_stride;
+  uint32_t tokens;  // of the whole dispatch
 };
 
 enum : uint32_t { kGroupThreads = 128, kGroupRows = 16 };  // of one threadgroup

@@ -65,6 +65,7 @@ template <typename T>
 T simd_shuffle_xor(T, ushort);
 template <typename T>
 T simd_broadcast(T, ushort);
+bool simd_any(bool);
 struct simd_vote {
   using vote_t = uint64_t;
   explicit operator vote_t() const;
@@ -75,6 +76,29 @@ enum class mem_flags { mem_none, mem_device, mem_threadgroup };
 void threadgroup_barrier(mem_flags);
 void simdgroup_barrier(mem_flags);
 
+template <typename T, int kColumns, int kRows>
+struct simdgroup_matrix {
+  simdgroup_matrix();
+  explicit simdgroup_matrix(T diagonal);
+};
+using simdgroup_float8x8 = simdgroup_matrix<float, 8, 8>;
+using simdgroup_half8x8 = simdgroup_matrix<half, 8, 8>;
+using ulong2 = vec<unsigned long, 2>;
+template <typename T>
+void simdgroup_load(simdgroup_matrix<T, 8, 8>&, device const T*, unsigned long = 8, ulong2 = 0,
+                    bool = false);
+template <typename T>
+void simdgroup_load(simdgroup_matrix<T, 8, 8>&, threadgroup const T*, unsigned long = 8, ulong2 = 0,
+                    bool = false);
+template <typename T>
+void simdgroup_store(simdgroup_matrix<T, 8, 8>, device T*, unsigned long = 8, ulong2 = 0,
+                     bool = false);
+template <typename T>
+void simdgroup_store(simdgroup_matrix<T, 8, 8>, threadgroup T*, unsigned long = 8, ulong2 = 0,
+                     bool = false);
+template <typename D, typename A, typename B, typename C>
+void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>&, simdgroup_matrix<A, 8, 8>,
+                                   simdgroup_matrix<B, 8, 8>, simdgroup_matrix<C, 8, 8>);
 enum memory_order { memory_order_relaxed };
 struct atomic_uint {
   uint value;

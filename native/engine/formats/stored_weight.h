@@ -18,6 +18,8 @@ struct StoredWeight {
     kF32,
     kF16,
     kBF16,
+    kInt2,
+    kInt3,
     kInt4,
     kInt8,
     kPacked,
@@ -30,9 +32,9 @@ struct StoredWeight {
   };
 
   Kind kind = Kind::kOpaque;
-  std::span<const std::byte> bytes;  // dense: rows * cols values; int4, int8: the tensor
+  std::span<const std::byte> bytes;  // dense: rows * cols values; groups: the tensor
 
-  // int4, int8
+  // int2, int3, int4, int8
   int64_t group = 0;       // columns of a scale
   uint64_t scales_at = 0;  // bytes from the first
   int32_t code_reach = 0;  // largest |code|

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "formats/int2/int2.h"
+#include "formats/int3/int3.h"
 #include "formats/int4/int4.h"
 #include "formats/int8/int8.h"
 #include "formats/registry.h"
@@ -19,11 +21,15 @@ namespace {
 
 struct Group {
   const char* name;
+  uint32_t bits;
   int64_t reach;
   std::vector<std::byte> (*pack)(ConstMatrix);
 };
 
-constexpr Group kGroups[] = {{"int4", 8, pack_int4}, {"int8", 127, pack_int8}};
+constexpr Group kGroups[] = {{"int2", 2, 3, pack_int2},
+                             {"int3", 3, 7, pack_int3},
+                             {"int4", 4, 8, pack_int4},
+                             {"int8", 8, 127, pack_int8}};
 
 uint32_t group_of(int64_t columns) { return columns % 64 == 0 ? 64 : 32; }
 
@@ -37,21 +43,22 @@ struct Dot {
   }
 };
 
-void expect_group_gemv(const Group& format, Shape shape) {
+void expect_group_gemv(const Group& format, Shape shape, uint32_t tokens) {
   const auto columns = static_cast<uint32_t>(shape.cols);
   const auto rows = static_cast<uint32_t>(shape.rows);
   const auto weights = random_floats(static_cast<size_t>(shape.count()), 1);
   const auto bytes = format.pack(ConstMatrix(weights.data(), shape.rows, shape.cols));
   const TensorView tensor{"t", DType::kU8, {std::ssize(bytes)}, bytes};
   const auto weight = find_format(format.name)->view(tensor, shape);
-  const std::vector<float> rho = {0.5f, 3.0f};
-  const QuantizedRows codes = cpu_quantize(make_values(2 * columns, Values::kSpread, 2), 2);
+  const std::vector<float> rho = random_floats(tokens, 5);
+  const QuantizedRows codes =
+      cpu_quantize(make_values(tokens * columns, Values::kSpread, 2), tokens);
   LoadedCodes loaded;
   const uint32_t group = group_of(shape.cols);
   const uint32_t groups = (columns + group - 1) / group;
   ThreadPool pool(1);
   load_codes(codes, group * format.reach, loaded, pool);
-  const auto unit_bytes = group * (format.reach == 8 ? 4 : 8) / 8;
+  const uint32_t unit_bytes = group * format.bits / 8;
   shader::GroupGemvArgs args{rows,
                              columns,
                              group,
@@ -59,16 +66,17 @@ void expect_group_gemv(const Group& format, Shape shape) {
                              rows * groups * unit_bytes,
                              static_cast<uint32_t>(loaded.headroom),
                              shader::kEpilogueBias,
-                             rows};
+                             rows,
+                             tokens};
   const ExactBuffer<std::byte> packed(bytes);
   const ExactBuffer<uint32_t> qvecs(make_qvecs(codes, rho));
   const auto bias = random_floats(rows, 3);
   const ExactBuffer<float> bias_buffer(bias);
-  const auto h = random_floats(2 * rows, 4);
+  const auto h = random_floats(tokens * rows, 4);
   const ExactBuffer<float> y(h);
   run_in_every_order(
-      {std::string(format.name) + "_gemv_add",
-       {(rows + shader::kGroupRows - 1) / shader::kGroupRows, 2},
+      {std::string(format.name) + (tokens > 1 ? "_columns_add" : "_gemv_add"),
+       {(rows + shader::kGroupRows - 1) / shader::kGroupRows, (tokens + 3) / 4},
        {shader::kGroupThreads},
        {bytes_of(args), packed.binding(), qvecs.binding(), bias_buffer.binding(), y.binding()},
        {}},
@@ -76,7 +84,7 @@ void expect_group_gemv(const Group& format, Shape shape) {
   std::vector<float> row(columns);
   for (uint32_t i = 0; i < rows; ++i) {
     weight->unpack_rows(i, Matrix(row.data(), 1, shape.cols));
-    for (uint32_t t = 0; t < 2; ++t) {
+    for (uint32_t t = 0; t < tokens; ++t) {
       Dot dot;
       for (uint32_t j = 0; j < columns; ++j) {
         const int64_t chunk = t * loaded.chunks + j / 32;
@@ -130,23 +138,23 @@ std::vector<std::byte> stored_as(DType type, const std::vector<float>& values) {
   return bytes;
 }
 
-void expect_dense(DType type, const std::string& suffix, Shape shape) {
+void expect_dense(DType type, const std::string& suffix, Shape shape, uint32_t tokens) {
   const auto columns = static_cast<uint32_t>(shape.cols);
   const auto rows = static_cast<uint32_t>(shape.rows);
   const auto bytes = stored_as(type, random_floats(static_cast<size_t>(shape.count()), 1));
   const TensorView tensor{"t", type, {shape.rows, shape.cols}, bytes};
   const auto weight = find_format("dense")->view(tensor, shape);
   if (rows > 4) expect_embed("embed_" + suffix, *weight, bytes, 0);
-  const auto x = random_floats(2 * columns, 2);
-  const std::vector<float> scale = {0.5f, 3.0f};
-  shader::DenseGemvArgs args{rows, columns, columns, rows, shader::kDenseRowScale};
+  const auto x = random_floats(tokens * columns, 2);
+  const std::vector<float> scale = random_floats(tokens, 6);
+  shader::DenseGemvArgs args{rows, columns, columns, rows, shader::kDenseRowScale, tokens};
   const ExactBuffer<std::byte> weights(bytes);
   const ExactBuffer<float> in(x);
   const ExactBuffer<float> scales(scale);
   const ExactBuffer<float> bias(1);
-  const ExactBuffer<float> y(2 * rows);
-  run_in_every_order({"dense_gemv_" + suffix + "_store",
-                      {(rows + shader::kDenseRows - 1) / shader::kDenseRows, 2},
+  const ExactBuffer<float> y(tokens * rows);
+  run_in_every_order({(tokens > 1 ? "dense_columns_" : "dense_gemv_") + suffix + "_store",
+                      {(rows + shader::kDenseRows - 1) / shader::kDenseRows, (tokens + 3) / 4},
                       {shader::kDenseThreads},
                       {bytes_of(args), weights.binding(), in.binding(), scales.binding(),
                        bias.binding(), y.binding()},
@@ -155,7 +163,7 @@ void expect_dense(DType type, const std::string& suffix, Shape shape) {
   std::vector<float> row(columns);
   for (uint32_t i = 0; i < rows; ++i) {
     weight->unpack_rows(i, Matrix(row.data(), 1, shape.cols));
-    for (uint32_t t = 0; t < 2; ++t) {
+    for (uint32_t t = 0; t < tokens; ++t) {
       Dot dot;
       for (uint32_t j = 0; j < columns; ++j)
         dot.add(double{row[j]} * x[t * columns + j] * scale[t]);
@@ -169,8 +177,12 @@ void expect_dense(DType type, const std::string& suffix, Shape shape) {
 
 TEST(metal_group_gemv_agrees_with_the_unpacked_weights) {
   for (const Group& format : kGroups) {
-    for (const int64_t columns : {1, 32, 33, 64, 100, 288, 640}) {
-      for (const int64_t rows : {1, 4, 17}) expect_group_gemv(format, {rows, columns});
+    for (const int64_t columns : {1, 32, 33, 64, 100, 288, 2112}) {
+      for (const int64_t rows : {1, 4, 17}) {
+        for (const uint32_t tokens : {1u, 2u, 5u}) {
+          expect_group_gemv(format, {rows, columns}, tokens);
+        }
+      }
     }
   }
 }
@@ -184,7 +196,7 @@ TEST(metal_embed_gathers_rows_of_group_formats) {
       const auto weight = find_format(format.name)->view(tensor, {5, columns});
       const uint32_t group = group_of(columns);
       const auto groups = static_cast<uint32_t>((columns + group - 1) / group);
-      const uint32_t unit_bytes = group * (format.reach == 8 ? 4 : 8) / 8;
+      const uint32_t unit_bytes = group * format.bits / 8;
       expect_embed(std::string("embed_") + format.name, *weight, bytes, 5 * groups * unit_bytes);
     }
   }
@@ -192,9 +204,11 @@ TEST(metal_embed_gathers_rows_of_group_formats) {
 
 TEST(metal_dense_gemv_and_embed_agree_with_the_stored_floats) {
   for (const Shape shape : {Shape{1, 1}, Shape{5, 33}, Shape{17, 300}}) {
-    expect_dense(DType::kF32, "f32", shape);
-    expect_dense(DType::kF16, "f16", shape);
-    expect_dense(DType::kBF16, "bf16", shape);
+    for (const uint32_t tokens : {1u, 2u, 5u}) {
+      expect_dense(DType::kF32, "f32", shape, tokens);
+      expect_dense(DType::kF16, "f16", shape, tokens);
+      expect_dense(DType::kBF16, "bf16", shape, tokens);
+    }
   }
 }
 

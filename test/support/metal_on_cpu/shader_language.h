@@ -215,6 +215,8 @@ inline uint atomic_fetch_or_explicit(atomic_uint* a, uint bits, memory_order) {
 
 }  // namespace metal
 
+#include "support/metal_on_cpu/simdgroup_matrix.h"
+
 // What metal/device/dialect.h spells for Apple's compiler. An empty macro is enough here: clang's
 // address-space build checks the qualifiers.
 #define device

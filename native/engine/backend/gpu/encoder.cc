@@ -94,6 +94,12 @@ void GpuEncoder::embed(const Weight& table, const GpuSlice& tokens, Tensor h) {
     case StoredWeight::Kind::kBF16:
       kernel = "embed_bf16";
       break;
+    case StoredWeight::Kind::kInt2:
+      kernel = "embed_int2";
+      break;
+    case StoredWeight::Kind::kInt3:
+      kernel = "embed_int3";
+      break;
     case StoredWeight::Kind::kInt4:
       kernel = "embed_int4";
       break;

@@ -18,6 +18,11 @@ uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
 
 uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
 
+/// Grid steps of kernels that take one token alone and several kColumnTokens at a time.
+uint32_t token_blocks(int64_t tokens) {
+  return tokens > 1 ? groups_of(tokens, shader::kColumnTokens) : 1;
+}
+
 /// What the CPU's term does with sums too long for 32 bits (formats/table/table.cc).
 uint32_t rounding_shift(uint32_t chunks, uint32_t headroom) {
   const auto log2_up = static_cast<uint32_t>(std::bit_width(chunks * 32 - 1));
@@ -233,46 +238,40 @@ void GpuEncoder::multiply_groups(const GpuWeight& w, const GpuCodes& x, const Gp
   args.headroom = u32(headroom_bits(w.group * w.code_reach));
   args.flags = bias.memory != nullptr ? shader::kEpilogueBias : 0u;
   args.y_stride = u32(y.stride);
-  const bool four = w.kind == StoredWeight::Kind::kInt4;
-  const std::string_view kernel = mode == OutputMode::kAdd
-                                      ? (four ? "int4_gemv_add" : "int8_gemv_add")
-                                      : (four ? "int4_gemv_store" : "int8_gemv_store");
-  GpuDispatch(stream_, kernel)
+  args.tokens = u32(x.tokens);
+  GpuDispatch(stream_, plain_kernel(w.kind, mode, x.tokens))
       .arguments(args)
       .read(w.bytes)
       .read(x.slice)
       .read(or_dummy(bias))
       .write(slice(y))
-      .run({groups_of(w.shape.rows, shader::kGroupRows), u32(x.tokens)}, shader::kGroupThreads);
+      .run({groups_of(w.shape.rows, shader::kGroupRows), token_blocks(x.tokens)},
+           shader::kGroupThreads);
 }
 
 void GpuEncoder::multiply_dense(const GpuWeight& w, Tensor x, const GpuSlice& bias, Tensor y,
                                 OutputMode mode) {
-  constexpr std::string_view kNames[3][2] = {{"dense_gemv_f32_store", "dense_gemv_f32_add"},
-                                             {"dense_gemv_f16_store", "dense_gemv_f16_add"},
-                                             {"dense_gemv_bf16_store", "dense_gemv_bf16_add"}};
-  const int row = w.kind == StoredWeight::Kind::kF32   ? 0
-                  : w.kind == StoredWeight::Kind::kF16 ? 1
-                                                       : 2;
   shader::DenseGemvArgs args{};
   args.rows = u32(w.shape.rows);
   args.columns = u32(w.shape.cols);
   args.x_stride = u32(x.stride);
   args.y_stride = u32(y.stride);
+  args.tokens = u32(x.rows);
   GpuSlice scales = dummy_;
   if (x.row_scale != nullptr) {
     args.flags |= shader::kDenseRowScale;
     scales = map_.shared(x.row_scale, sizeof(float) * static_cast<uint64_t>(x.rows));
   }
   if (bias.memory != nullptr) args.flags |= shader::kDenseBias;
-  GpuDispatch(stream_, kNames[row][mode == OutputMode::kAdd ? 1 : 0])
+  GpuDispatch(stream_, plain_kernel(w.kind, mode, x.rows))
       .arguments(args)
       .read(w.bytes)
       .read(slice(x))
       .read(scales)
       .read(or_dummy(bias))
       .write(slice(y))
-      .run({groups_of(w.shape.rows, shader::kDenseRows), u32(x.rows)}, shader::kDenseThreads);
+      .run({groups_of(w.shape.rows, shader::kDenseRows), token_blocks(x.rows)},
+           shader::kDenseThreads);
 }
 
 }  // namespace subbit

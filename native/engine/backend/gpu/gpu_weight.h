@@ -25,7 +25,7 @@ struct GpuWeight {
 
   StoredWeight::Kind kind = StoredWeight::Kind::kOpaque;
   Shape shape;
-  GpuSlice bytes;  // dense, int4, int8
+  GpuSlice bytes;  // dense, groups
   int64_t group = 0;
   uint64_t scales_at = 0;
   int32_t code_reach = 0;
@@ -34,10 +34,11 @@ struct GpuWeight {
   GpuSlice bias;  // of the packed bytes
   std::vector<Term> terms;
 
-  bool takes_codes() const {
-    return kind == StoredWeight::Kind::kInt4 || kind == StoredWeight::Kind::kInt8 ||
-           kind == StoredWeight::Kind::kPacked;
+  bool is_dense() const {
+    return kind == StoredWeight::Kind::kF32 || kind == StoredWeight::Kind::kF16 ||
+           kind == StoredWeight::Kind::kBF16;
   }
+  bool takes_codes() const { return !is_dense(); }
   /// Its input's codes are the codes every other weight would make of that input.
   bool shares_codes() const { return takes_codes() && s_pre.memory == nullptr; }
 };

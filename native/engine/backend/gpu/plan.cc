@@ -172,10 +172,11 @@ std::optional<size_t> GpuPlanner::fuse_qkv(Steps left, const GpuWeight& w, const
   const int64_t q = shape.heads * shape.head_dim;
   const int64_t kv = shape.kv_heads * shape.head_dim;
   // A row of int8 codes has one scale, which no threadgroup of the product could know.
-  const bool fits = attend.kv.type != KvType::kI8 && shape.head_dim % 8 == 0 && y.cols == q + 2 * kv &&
-                    same(attend.in, y.columns(0, q)) && same(attend.in2, y.columns(q, kv)) &&
-                    same(attend.in3, y.columns(q + kv, kv)) && same(left[1].in, attend.in) &&
-                    same(left[2].in, attend.in2) && left[1].rope == left[2].rope &&
+  const bool fits = attend.kv.type != KvType::kI8 && shape.head_dim % 8 == 0 &&
+                    y.cols == q + 2 * kv && same(attend.in, y.columns(0, q)) &&
+                    same(attend.in2, y.columns(q, kv)) && same(attend.in3, y.columns(q + kv, kv)) &&
+                    same(left[1].in, attend.in) && same(left[2].in, attend.in2) &&
+                    left[1].rope == left[2].rope &&
                     left[1].first_position == attend.first_position &&
                     left[2].first_position == attend.first_position &&
                     left[1].heads == shape.heads && left[2].heads == shape.kv_heads;

@@ -29,6 +29,23 @@ constexpr Names kCode84ColumnsNames = {"code84_columns_sums",     "code84_column
 constexpr Names kTableNames = {
     "table_gemv_sums", "", "table_gemv_store", "table_gemv_add", "", "", ""};
 
+/// Single tokens: stored, added; several: stored, added. Rows in the order of StoredWeight::Kind.
+using PlainNames = std::array<std::string_view, 4>;
+constexpr PlainNames kPlainNames[] = {
+    {},
+    {"dense_gemv_f32_store", "dense_gemv_f32_add", "dense_columns_f32_store",
+     "dense_columns_f32_add"},
+    {"dense_gemv_f16_store", "dense_gemv_f16_add", "dense_columns_f16_store",
+     "dense_columns_f16_add"},
+    {"dense_gemv_bf16_store", "dense_gemv_bf16_add", "dense_columns_bf16_store",
+     "dense_columns_bf16_add"},
+    {"int2_gemv_store", "int2_gemv_add", "int2_columns_store", "int2_columns_add"},
+    {"int3_gemv_store", "int3_gemv_add", "int3_columns_store", "int3_columns_add"},
+    {"int4_gemv_store", "int4_gemv_add", "int4_columns_store", "int4_columns_add"},
+    {"int8_gemv_store", "int8_gemv_add", "int8_columns_store", "int8_columns_add"},
+    {},
+};
+
 /// Stored bits that popcount multiplies in a second on the smallest chip of a family: its cores *
 /// 128 lanes * clock / 1.25 issue slots a bit (seven cores of the M1 at 1.28 GHz; eight of the M2
 /// and of later ones at 1.4). Predicted, never measured; what hangs on it is only how often prefill
@@ -72,6 +89,11 @@ std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue)
   if (matrix == StoredWeight::TermTag::kTable) return "";
   return matrix == StoredWeight::TermTag::kCode84 ? kCode84ColumnsNames[index]
                                                   : kColumnsNames[index];
+}
+
+std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, int64_t tokens) {
+  const size_t column = (tokens > 1 ? 2 : 0) + (mode == OutputMode::kAdd ? 1 : 0);
+  return kPlainNames[static_cast<size_t>(kind)][column];
 }
 
 }  // namespace subbit

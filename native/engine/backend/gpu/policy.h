@@ -38,5 +38,8 @@ std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epil
 /// The same for several tokens, shader::kColumnTokens of which share one load of the words: by
 /// popcount, whatever serves single tokens. Empty for a table.
 std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue);
+/// For weights of floats or of groups: one token at a time or, where there are several,
+/// shader::kColumnTokens. Empty for a packed weight.
+std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, int64_t tokens);
 
 }  // namespace subbit

@@ -130,8 +130,7 @@ class GroupWeight final : public Weight {
 
   StoredWeight stored() const override {
     StoredWeight stored;
-    if (coding_.bits < 4) return stored;  // no shader reads them yet
-    stored.kind = coding_.bits == 4 ? StoredWeight::Kind::kInt4 : StoredWeight::Kind::kInt8;
+    stored.kind = coding_.stored;
     stored.bytes = bytes_;
     stored.group = layout_.group;
     stored.scales_at = layout_.scales_at;

@@ -47,6 +47,7 @@ struct GroupKernel {
 /// How one integer width stores and multiplies a group.
 struct GroupCoding {
   std::string_view name;
+  StoredWeight::Kind stored = StoredWeight::Kind::kOpaque;
   int bits = 0;          // of a code; unit_bytes = group * bits / 8
   int32_t code_min = 0;  // codes lie in [code_min, code_max]
   int32_t code_max = 0;

@@ -48,6 +48,7 @@ float dot(const GroupRow& row) {
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int2";
+  coding.stored = StoredWeight::Kind::kInt2;
   coding.bits = 2;
   coding.code_min = -3;
   coding.code_max = 3;

@@ -54,6 +54,7 @@ float dot(const GroupRow& row) {
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int3";
+  coding.stored = StoredWeight::Kind::kInt3;
   coding.bits = 3;
   coding.code_min = -7;
   coding.code_max = 7;

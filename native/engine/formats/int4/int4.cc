@@ -46,6 +46,7 @@ float dot(const GroupRow& row) {
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int4";
+  coding.stored = StoredWeight::Kind::kInt4;
   coding.bits = 4;
   coding.code_min = -8;
   coding.code_max = 7;

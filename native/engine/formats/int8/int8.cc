@@ -38,6 +38,7 @@ float dot(const GroupRow& row) {
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int8";
+  coding.stored = StoredWeight::Kind::kInt8;
   coding.bits = 8;
   coding.code_min = -127;
   coding.code_max = 127;

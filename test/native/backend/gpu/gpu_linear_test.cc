@@ -9,6 +9,8 @@
 #include "backend/gpu/gpu_backend.h"
 #include "base/buffer.h"
 #include "base/rng.h"
+#include "formats/int2/int2.h"
+#include "formats/int3/int3.h"
 #include "formats/int4/int4.h"
 #include "formats/int8/int8.h"
 #include "formats/packed/pack.h"
@@ -200,6 +202,8 @@ TEST(group_and_plain_weights_agree_with_the_processor_up_to_the_order_of_floats)
   for (const Shape shape : {Shape{65, 128}, Shape{17, 96}, Shape{3, 64}}) {
     const std::vector<float> weights = random_floats(shape.count(), rng);
     const ConstMatrix matrix(weights.data(), shape.rows, shape.cols);
+    expect_agreement(one_part(view("int2", pack_int2(matrix), shape)), Agreement::kRoundings);
+    expect_agreement(one_part(view("int3", pack_int3(matrix), shape)), Agreement::kRoundings);
     const auto int4 = view("int4", pack_int4(matrix), shape);
     const auto int8 = view("int8", pack_int8(matrix), shape);
     expect_agreement(one_part(int4), Agreement::kRoundings);

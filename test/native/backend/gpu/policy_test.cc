@@ -24,6 +24,18 @@ TEST(every_kernel_the_policy_names_is_a_kernel_of_the_shaders) {
   }
 }
 
+TEST(every_kind_of_plain_weight_has_kernels_for_one_token_and_for_several) {
+  for (int k = static_cast<int>(StoredWeight::Kind::kF32);
+       k < static_cast<int>(StoredWeight::Kind::kPacked); ++k) {
+    for (const OutputMode mode : {OutputMode::kOverwrite, OutputMode::kAdd}) {
+      for (const int64_t tokens : {1, 2}) {
+        const auto name = plain_kernel(static_cast<StoredWeight::Kind>(k), mode, tokens);
+        EXPECT(!metal_on_cpu::arguments_of(name).empty());
+      }
+    }
+  }
+}
+
 TEST(attention_is_split_where_a_cache_is_long_and_for_single_tokens_only) {
   const GpuPolicy policy = gpu_policy(7);
   EXPECT(attention_splits(policy, 1, 1) == 1);
