@@ -74,9 +74,6 @@ function subbit(budget, blockShare = 0.25) {
   };
 }
 
-/** How far latents of tables move in an update; ARCHITECTURE.md has the figures. */
-const tableRate = 0.06;
-
 /**
  * Forms against each other: the same stages, all of whose tokens go to the whole model.
  * @param {Budget} budget
@@ -84,9 +81,7 @@ const tableRate = 0.06;
  * @returns {NativeStages}
  */
 function ofForms(budget, forms) {
-  const stages = subbit(budget, 0);
-  if (forms !== "tables") return { ...stages, forms };
-  return { ...stages, forms, model: { ...stages.model, rate: tableRate } };
+  return { ...subbit(budget, 0), forms };
 }
 
 /** @type {Record<string, Preset>} */

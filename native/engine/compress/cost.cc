@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/half.h"
 #include "compress/tune/distillation.h"
+#include "compress/tune/teacher.h"
 #include "linalg/gemm.h"
 
 namespace subbit {
@@ -180,7 +181,7 @@ double block_bytes(const CostRequest& request, const Counts& counts) {
   return states + work;
 }
 
-/// Latents with their moments, the tape of a pass, targets, and 64 sequences of the teacher's.
+/// Latents with their moments, the tape of a pass, targets, and the teacher's sequences.
 double tune_bytes(const CostRequest& request, const Counts& counts) {
   if (request.tune.steps == 0) return 0.0;
   const ActivationWidths widths = request.model->activation_widths();
@@ -195,10 +196,12 @@ double tune_bytes(const CostRequest& request, const Counts& counts) {
   const double columns = std::min(counts.vocab, counts.window + 512.0);
   const double learning = 18.0 * counts.signs + tape + 256.0 * tokens +
                           4.0 * columns * (3.0 * counts.window + counts.hidden);
-  const double writing =
-      request.tune.teacher_tokens == 0
-          ? 0.0
-          : 64.0 * 4.0 * (2.0 * counts.layers * counts.window * counts.kv + counts.vocab);
+  const double writing = request.tune.teacher_tokens == 0
+                             ? 0.0
+                             : static_cast<double>(sequences_in_step(
+                                   request.model->config(), static_cast<int64_t>(counts.window))) *
+                                   4.0 *
+                                   (2.0 * counts.layers * counts.window * counts.kv + counts.vocab);
   return std::max(learning, 18.0 * counts.signs + writing);
 }
 

@@ -89,7 +89,7 @@ TEST(tuned_codes_come_nearer_to_the_teacher_than_fitted_ones) {
     const double plain = divergence_of(request);
     request.tune = true;
     request.stages.model.updates = 80;
-    request.stages.model.rate = 0.01f;
+    request.stages.model.rate = forms == Forms::kTables ? 1e-3f : 0.01f;
     request.calibration = random_windows(120, 1);
     run(request);
     const double tuned = divergence_of(request);

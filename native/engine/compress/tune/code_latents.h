@@ -35,7 +35,8 @@ class CodeLatents {
   double gather(ConstMatrix gradient, std::span<const float> row_scales, float gain,
                 std::span<const Table> tables, std::span<float> table_gradient,
                 ThreadPool& pool) const;
-  /// Moves the latents, then finds their codes among the entries there now are.
+  /// Moves the latents, then finds their codes among the entries there now are. `adam` has the rate
+  /// of a sign's latent; a table's moves faster.
   void step(ConstMatrix gradient, std::span<const float> row_scales, const AdamStep& adam,
             std::span<const Table> tables, ThreadPool& pool);
   /// What the next step depends on.

@@ -6,16 +6,17 @@
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
-#include "base/buffer.h"
 #include "base/check.h"
-#include "base/rng.h"
 #include "compress/tune/lockstep_backend.h"
 #include "linalg/row_reduction.h"
 
 namespace subbit {
 namespace {
 
-constexpr int64_t kSequences = 64;
+/// Sequences in step: what their keys, values and logits may take, unless one takes more, and how
+/// many are enough for the cost of reading all weights once to vanish.
+constexpr int64_t kWritingBytes = int64_t{512} << 20;
+constexpr int64_t kMostSequences = 128;
 /// Rows of logits at once: a head's weights are laid out anew for every product, whose cost only
 /// many rows make up for.
 constexpr int64_t kLogitRows = 128;
@@ -44,13 +45,23 @@ int32_t draw(std::span<const float> powers, double uniform) {
   return static_cast<int32_t>(std::max_element(powers.begin(), powers.end()) - powers.begin());
 }
 
+int64_t side_floats(const ModelConfig& config, int64_t tokens) {
+  return config.num_key_value_heads * tokens * config.head_dim;
+}
+
 }  // namespace
+
+int64_t sequences_in_step(const ModelConfig& config, int64_t tokens) {
+  const int64_t floats =
+      2 * config.num_hidden_layers * side_floats(config, tokens) + config.vocab_size;
+  return std::clamp<int64_t>(kWritingBytes / (4 * floats), 1, kMostSequences);
+}
 
 Teacher::Teacher(Model& model, int64_t longest, ThreadPool& pool)
     : model_(model), longest_(longest), pool_(pool), backend_(make_cpu_backend(pool)) {
   const ModelConfig& config = model.config();
   // Sequences in step look to a model like one chunk of as many tokens.
-  model.prepare(longest + kSequences);
+  model.prepare(longest + sequences_in_step(config, longest));
   activations_ = carve_activations(model.activation_widths(),
                                    {longest, longest, kLogitRows, KvType::kF32}, storage_);
   keys_ = Buffer<float>(longest * config.num_key_value_heads * config.head_dim);
@@ -77,31 +88,32 @@ TeacherTargets Teacher::targets(std::span<const int32_t> window) {
 std::vector<TrainingWindow> Teacher::write(const TeacherText& text,
                                            const std::function<void(int64_t tokens)>& step) {
   CHECK(text.tokens <= longest_);
+  const int64_t most = sequences_in_step(model_.config(), text.tokens);
   Rng seeds(text.seed);
   std::vector<TrainingWindow> windows;
   while (std::ssize(windows) < text.windows) {
-    const int64_t sequences = std::min<int64_t>(kSequences, text.windows - std::ssize(windows));
+    // A window is the same however many are written beside it.
+    std::vector<Rng> rngs;
+    while (std::ssize(rngs) < std::min(most, text.windows - std::ssize(windows)))
+      rngs.emplace_back(seeds.next());
     const int64_t before = std::ssize(windows) * text.tokens;
     for (TrainingWindow& window :
-         write_batch(sequences, text, seeds.next(), [&](int64_t tokens) { step(before + tokens); }))
+         write_batch(rngs, text, [&](int64_t tokens) { step(before + tokens); }))
       windows.push_back(std::move(window));
   }
   return windows;
 }
 
-std::vector<TrainingWindow> Teacher::write_batch(int64_t sequences, const TeacherText& text,
-                                                 uint64_t seed,
+std::vector<TrainingWindow> Teacher::write_batch(std::span<Rng> rngs, const TeacherText& text,
                                                  const std::function<void(int64_t tokens)>& step) {
   const ModelConfig& config = model_.config();
+  const int64_t sequences = std::ssize(rngs);
   Buffer<float> storage;
   Activations a = carve_activations(model_.activation_widths(),
                                     {text.tokens, sequences, sequences, KvType::kF32}, storage);
-  const int64_t side = config.num_key_value_heads * text.tokens * config.head_dim;
+  const int64_t side = side_floats(config, text.tokens);
   Buffer<float> cache(2 * config.num_hidden_layers * sequences * side);
   LockstepBackend lockstep(*backend_);
-  std::vector<Rng> rngs;
-  Rng seeds(seed);
-  for (int64_t s = 0; s < sequences; ++s) rngs.emplace_back(seeds.next());
   std::vector<int32_t> next(static_cast<size_t>(sequences), text.start);
   std::vector<TrainingWindow> windows(static_cast<size_t>(sequences));
   std::vector<TargetCollector> collectors(static_cast<size_t>(sequences),

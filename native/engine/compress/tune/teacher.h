@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "base/buffer.h"
+#include "base/rng.h"
 #include "base/thread_pool.h"
 #include "compress/tune/distillation.h"
 #include "decoding/decoder.h"
@@ -30,6 +31,10 @@ struct TeacherText {
   uint64_t seed = 0;
 };
 
+/// How many windows of so many tokens are written at a time: as many as half a GiB holds the
+/// float32 keys, values and logits of, at least one and at most 128.
+int64_t sequences_in_step(const ModelConfig& config, int64_t tokens);
+
 class Teacher {
  public:
   /// `model` must outlive this and is prepared for windows of `longest` tokens.
@@ -38,12 +43,12 @@ class Teacher {
   TeacherTargets targets(std::span<const int32_t> window);
   /// Samples windows at temperature 1, many at a time, with their targets. `step` is told after
   /// every position how many tokens there are so far; it may throw.
-  /// Memory: 64 sequences' float32 keys and values, and their logits.
+  /// Memory: that of sequences_in_step().
   std::vector<TrainingWindow> write(const TeacherText& text,
                                     const std::function<void(int64_t tokens)>& step);
 
  private:
-  std::vector<TrainingWindow> write_batch(int64_t sequences, const TeacherText& text, uint64_t seed,
+  std::vector<TrainingWindow> write_batch(std::span<Rng> rngs, const TeacherText& text,
                                           const std::function<void(int64_t tokens)>& step);
 
   Model& model_;
