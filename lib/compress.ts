@@ -174,7 +174,7 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
       const shared = { source, tokenizer, signal, onProgress };
       const calibration = await calibrationWindows({ ...options, ...shared });
       const state = options.state ?? `${staging.out}.state`;
-      const { effort, threads, target, keep, ends } = options;
+      const { effort, threads, target, keep, forms, ends } = options;
       const result = await runJob(
         (report) =>
           nativeAddon().compress(
@@ -183,6 +183,7 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
               out: staging.partial,
               target,
               keep,
+              forms,
               ends,
               calibration,
               effort,

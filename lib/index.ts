@@ -46,6 +46,7 @@ export type {
   EndBits,
   EstimateOptions,
   EvaluateOptions,
+  Forms,
   GenerateOptions,
   Keep,
   LoadOptions,

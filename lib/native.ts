@@ -244,7 +244,6 @@ export interface NativeTraining {
 /** What a compression does, stage by stage; for `bench/quality`, which measures their worth. */
 export interface NativeStages {
   rates?: "allocated" | "uniform";
-  forms?: "factored" | "tables" | "codes" | "mixed";
   gradientWindows?: number;
   teacherTokens?: number;
   absorb?: NativeTraining;
@@ -270,6 +269,7 @@ export interface NativeKeepRule {
 export interface NativeForm {
   target: NativeTarget;
   keep?: NativeKeepRule[];
+  forms?: "factored" | "tables" | "codes" | "mixed";
   /** Bits of a code; a head of 0 is as the embeddings. */
   ends?: { embeddings: number; lmHead: number };
 }

@@ -156,6 +156,15 @@ export type CompressTarget =
  */
 export type Keep = Readonly<Record<string, "fp16" | number | { atLeast: number }>>;
 
+/**
+ * What compressed layers are made of. `"factored"`: two matrices of signs. `"tables"`: for every 4,
+ * 8 or 16 weights an index into vectors that the model's layers share and that are learned with
+ * them. `"codes"`: signs, pairs of signs, and words of eight signs. `"mixed"`: for each layer what
+ * is predicted to err least before tuning.
+ */
+export type Forms = (typeof forms)[number];
+const forms = ["factored", "tables", "codes", "mixed"] as const;
+
 /** Bits of a code, to which scales are added; 16 is as the checkpoint has it. */
 export type EndBits = (typeof endBits)[number];
 const endBits = [2, 3, 4, 8, 16] as const;
@@ -166,6 +175,8 @@ export interface CompressOptions extends CacheOptions {
   target: CompressTarget;
   /** Exceptions for single layers. */
   keep?: Keep;
+  /** Default `"factored"`, which runs fastest. */
+  forms?: Forms;
   /** Bits of the token embeddings. Default 4. */
   embeddings?: EndBits;
   /** Bits of the head. Default: as the embeddings, which a tied head cannot differ from. */
@@ -195,7 +206,7 @@ export interface PlanOptions
   extends WorkOptions,
     Pick<
       CompressOptions,
-      "target" | "keep" | "embeddings" | "lmHead" | "calibration" | "cacheDir"
+      "target" | "keep" | "forms" | "embeddings" | "lmHead" | "calibration" | "cacheDir"
     > {}
 
 export interface EvaluateOptions extends WorkOptions, CacheOptions {
@@ -403,6 +414,7 @@ export function resolveCompress(options: CompressOptions) {
     "out",
     "target",
     "keep",
+    "forms",
     "embeddings",
     "lmHead",
     "calibration",
@@ -437,6 +449,7 @@ export function resolvePlan(options: PlanOptions) {
   checkKeys("options", options, [
     "target",
     "keep",
+    "forms",
     "embeddings",
     "lmHead",
     "calibration",
@@ -456,10 +469,12 @@ export function resolvePlan(options: PlanOptions) {
 }
 
 /** What the compressed model will look like. */
-function formOf({ target, keep, embeddings, lmHead }: PlanOptions) {
+function formOf(options: PlanOptions) {
+  const { target, keep, embeddings, lmHead } = options;
   return {
     target: targetOf(target),
     keep: keepOf(keep),
+    forms: checkChoice("forms", options.forms ?? "factored", forms),
     ends: {
       embeddings: endBitsOf("embeddings", embeddings ?? 4),
       lmHead: lmHead === undefined ? 0 : endBitsOf("lmHead", lmHead),

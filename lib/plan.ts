@@ -57,18 +57,17 @@ export async function planCompression(
   source: string | ModelSource,
   options: PlanOptions,
 ): Promise<CompressionPlan> {
-  const { target, keep, ends, calibration, threads, ...rest } = resolvePlan(options);
-  const { signal, onProgress } = rest;
+  const { calibration, signal, onProgress, cacheDir, ...request } = resolvePlan(options);
   signal?.throwIfAborted();
   const resolved = await resolveSource(source);
-  const tokenizer = new Tokenizer(resolved.tokenizerFiles, rest);
+  const tokenizer = new Tokenizer(resolved.tokenizerFiles, { cacheDir });
   try {
-    const request = { source: resolved, tokenizer, calibration, signal, onProgress };
-    const sizes = await sizesByEffort(request);
+    const text = { source: resolved, tokenizer, calibration, signal, onProgress };
+    const sizes = await sizesByEffort(text);
     const plan = await runJob(
       (report) =>
         nativeAddon().planCompress(
-          { source: resolved.path, target, keep, ends, threads, calibration: sizes },
+          { source: resolved.path, ...request, calibration: sizes },
           report,
         ),
       { signal, onProgress },

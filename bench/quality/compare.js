@@ -120,6 +120,7 @@ async function measure(name, setting) {
             seed: BigInt(seed),
             threads,
             state: join(directory, "state"),
+            forms: preset.forms ?? "factored",
             stages,
           },
           report,

@@ -12,7 +12,8 @@
  *   windowTokens: number,
  * }} Budget what may be spent, on a model with so many linears in a block, in windows of so many
  *   tokens
- * @typedef {{ what: string, stages: (budget: Budget) => NativeStages }} Preset
+ * @typedef {{ what: string, forms?: import("subbit").Forms,
+ *   stages: (budget: Budget) => NativeStages }} Preset
  */
 
 const off = { updates: 0 };
@@ -74,16 +75,6 @@ function subbit(budget, blockShare = 0.25) {
   };
 }
 
-/**
- * Forms against each other: the same stages, all of whose tokens go to the whole model.
- * @param {Budget} budget
- * @param {NonNullable<NativeStages["forms"]>} forms
- * @returns {NativeStages}
- */
-function ofForms(budget, forms) {
-  return { ...subbit(budget, 0), forms };
-}
-
 /** @type {Record<string, Preset>} */
 export const presets = {
   nanoquant: { what: "the published recipe", stages: nanoquant },
@@ -121,20 +112,24 @@ export const presets = {
     stages: (budget) => subbit(budget, 1),
   },
   factored: {
-    what: "two sign matrices, all tokens to the whole model",
-    stages: (budget) => ofForms(budget, "factored"),
+    what: "ours, of two sign matrices",
+    forms: "factored",
+    stages: (budget) => subbit(budget),
   },
   tables: {
-    what: "learned tables of 4, 8 and 16 columns an index",
-    stages: (budget) => ofForms(budget, "tables"),
+    what: "ours, of learned tables: 4, 8 and 16 columns an index",
+    forms: "tables",
+    stages: (budget) => subbit(budget),
   },
   codes: {
-    what: "signs, pairs of signs and code84",
-    stages: (budget) => ofForms(budget, "codes"),
+    what: "ours, of signs, pairs of signs and code84",
+    forms: "codes",
+    stages: (budget) => subbit(budget),
   },
   mixed: {
-    what: "whichever form a linear is predicted to do best in",
-    stages: (budget) => ofForms(budget, "mixed"),
+    what: "ours, of whichever form a linear is predicted to do best in",
+    forms: "mixed",
+    stages: (budget) => subbit(budget),
   },
   "signs stand": {
     what: "ours, the whole model's scales and norms only",

@@ -2,7 +2,7 @@
 import { Command, Option } from "commander";
 
 import { compress } from "../compress.js";
-import type { Calibration, CompressTarget, Effort, EndBits, Keep } from "../options.js";
+import type { Calibration, CompressTarget, Effort, EndBits, Forms, Keep } from "../options.js";
 import { planCompression } from "../plan.js";
 import { keepRule, number, whole } from "./arguments.js";
 import { planJson, planText, reportJson, reportText } from "./plan.js";
@@ -15,6 +15,7 @@ interface Options {
   budget?: string;
   context?: number;
   keep?: Keep;
+  forms?: Forms;
   embeddings?: EndBits;
   lmHead?: EndBits;
   out?: string;
@@ -86,6 +87,14 @@ function addForm(command: Command): void {
         "be given several times",
       (text: string, before: Keep = {}) => ({ ...before, ...Object.fromEntries([keepRule(text)]) }),
     )
+    .addOption(
+      new Option("--forms <forms>", "what layers are made of (default: factored)").choices([
+        "factored",
+        "tables",
+        "codes",
+        "mixed",
+      ]),
+    )
     .option("--embeddings <bits>", "of the embeddings: 2, 3, 4, 8, 16 (default: 4)", whole)
     .option("--lm-head <bits>", "of the head (default: as the embeddings)", whole);
 }
@@ -116,7 +125,8 @@ function addWork(command: Command): void {
 
 /** What the compressed model is to look like. */
 function formOf(options: Options, command: Command) {
-  const { bits, fileBits, targetSize, budget, context, keep, embeddings, lmHead } = options;
+  const { bits, fileBits, targetSize, budget, context, keep, forms } = options;
+  const { embeddings, lmHead } = options;
   const targets: CompressTarget[] = [
     ...(bits === undefined ? [] : [{ bitsPerWeight: bits }]),
     ...(fileBits === undefined ? [] : [{ fileBitsPerWeight: fileBits }]),
@@ -132,7 +142,7 @@ function formOf(options: Options, command: Command) {
   if (context !== undefined && budget === undefined) {
     command.error("error: option '--context <n>' needs --budget", { exitCode: 2 });
   }
-  return { target: target as CompressTarget, keep, embeddings, lmHead };
+  return { target: target as CompressTarget, keep, forms, embeddings, lmHead };
 }
 
 function calibrationOf(options: Options, command: Command): Calibration | undefined {

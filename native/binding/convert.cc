@@ -104,18 +104,9 @@ void set_training(const Napi::Object& stages, const char* name, StageTraining& o
   if (!optional(in, "scaleRate").IsNull()) out.scale_rate = real(in, "scaleRate");
 }
 
-CompressStages::Forms forms_of(const std::string& name) {
-  if (name == "tables") return CompressStages::Forms::kTables;
-  if (name == "codes") return CompressStages::Forms::kCodes;
-  if (name == "mixed") return CompressStages::Forms::kMixed;
-  return CompressStages::Forms::kFactored;
-}
-
-CompressStages to_stages(const Napi::Object& in) {
-  CompressStages out;
+void read_stages(const Napi::Object& in, CompressStages& out) {
   if (!optional(in, "rates").IsNull() && text(in, "rates") == "uniform")
     out.rates = CompressStages::Rates::kUniform;
-  if (!optional(in, "forms").IsNull()) out.forms = forms_of(text(in, "forms"));
   if (!optional(in, "gradientWindows").IsNull())
     out.gradient_windows = integer(in, "gradientWindows");
   if (!optional(in, "teacherTokens").IsNull()) out.teacher_tokens = integer(in, "teacherTokens");
@@ -123,7 +114,6 @@ CompressStages to_stages(const Napi::Object& in) {
   set_training(in, "refine", out.refine);
   set_training(in, "block", out.block);
   set_training(in, "model", out.model);
-  return out;
 }
 
 /// Numbers past 2^53 do not occur in a file this side of nine petabytes.
@@ -222,7 +212,7 @@ CompressRequest to_compress_request(const Napi::Object& in) {
   out.seed = bigint(in, "seed");
   out.threads = small_integer(in, "threads");
   out.state = text(in, "state");
-  if (!optional(in, "stages").IsNull()) out.stages = to_stages(in.Get("stages").ToObject());
+  if (!optional(in, "stages").IsNull()) read_stages(in.Get("stages").ToObject(), out.stages);
   return out;
 }
 

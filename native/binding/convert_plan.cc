@@ -97,6 +97,13 @@ Napi::Value from_stage_times(Napi::Env env, const std::vector<StageTime>& stages
   return out;
 }
 
+CompressStages::Forms to_forms(const std::string& name) {
+  if (name == "tables") return CompressStages::Forms::kTables;
+  if (name == "codes") return CompressStages::Forms::kCodes;
+  if (name == "mixed") return CompressStages::Forms::kMixed;
+  return CompressStages::Forms::kFactored;
+}
+
 void read_plan_options(const Napi::Object& in, CompressRequest& out) {
   out.target = to_target(object(in, "target"));
   if (in.Has("keep")) {
@@ -104,6 +111,7 @@ void read_plan_options(const Napi::Object& in, CompressRequest& out) {
     for (uint32_t i = 0; i < rules.Length(); ++i)
       out.keep.push_back(to_rule(rules.Get(i).ToObject()));
   }
+  if (in.Has("forms")) out.stages.forms = to_forms(text(in, "forms"));
   if (in.Has("ends")) {
     const Napi::Object ends = object(in, "ends");
     out.ends.embedding = static_cast<int>(number(ends, "embeddings"));

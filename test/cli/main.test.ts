@@ -56,6 +56,7 @@ describe("the command line", () => {
     [["compress", "a", "--bits", "1", "--context", "64", "--dry-run"]],
     [["compress", "a", "--bits", "1", "--keep", "down_proj", "--dry-run"]],
     [["compress", "a", "--bits", "1", "--embeddings", "5", "--dry-run"]],
+    [["compress", "a", "--bits", "1", "--forms", "trees", "--dry-run"]],
     [["compress", "a", "--bits", "0", "--out", "b"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--effort", "none"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--calibration-tokens", "9"]],
@@ -277,7 +278,17 @@ describe("subbit compress", () => {
     const out = join(temporaryDirectory(), "out");
     const form = [
       ...["compress", model, "--target-size", "80KB", "--embeddings", "3"],
-      ...["--keep", "*.0.*o_proj=fp16", "--keep", "*down_proj=4", "--calibration", text, "--json"],
+      ...[
+        "--forms",
+        "tables",
+        "--keep",
+        "*.0.*o_proj=fp16",
+        "--keep",
+        "*down_proj=4",
+        "--calibration",
+        text,
+        "--json",
+      ],
     ];
     const dry = subbit(...form, "--dry-run");
     expect(dry.status, dry.stderr).toBe(0);
@@ -298,7 +309,9 @@ describe("subbit compress", () => {
     expect(report.plan.tensors).toEqual(plan.tensors);
     const { tensors } = JSON.parse(subbit("inspect", out, "--json").stdout);
     const formats = tensors.map(({ format }: { format: string }) => format);
-    expect(formats).toEqual(expect.arrayContaining(["int3", "int4"]));
+    expect(formats).toEqual(
+      expect.arrayContaining(["int3", "int4", expect.stringMatching(/^packed: table/)]),
+    );
     const impossible = subbit("compress", model, "--target-size", "9KB", "--dry-run");
     expect(impossible.status).toBe(2);
     expect(impossible.stderr).toMatch(/at least [\d]+ bytes/);

@@ -70,7 +70,12 @@ describe("compress", () => {
   test("hands windows behind the start token to the engine, within the budget", async () => {
     const file = join(temporaryDirectory(), "text");
     writeFileSync(file, "the cat and the cat. ".repeat(500));
-    await compress(writeTinyModel(), { ...options, calibration: { file, tokens: 60 }, seed: 9 });
+    await compress(writeTinyModel(), {
+      ...options,
+      calibration: { file, tokens: 60 },
+      forms: "tables",
+      seed: 9,
+    });
     const [request] = addon.compressions;
     // The model's context is 16: 15 tokens of text each.
     expect(request?.calibration.map((window) => window.length)).toEqual([16, 16, 16, 16]);
@@ -78,6 +83,7 @@ describe("compress", () => {
     expect(request).toMatchObject({
       target: { unit: "bodyBits", amount: 0.8 },
       ends: { embeddings: 4, lmHead: 0 },
+      forms: "tables",
       effort: "balanced",
       seed: 9n,
     });

@@ -139,6 +139,9 @@ describe("the other calls' options", () => {
     const embeddings = 5 as 4;
     expect(refusal(() => resolvePlan({ target, embeddings }))?.option).toBe("embeddings");
     expect(resolvePlan({ target, embeddings: 2 }).ends).toEqual({ embeddings: 2, lmHead: 0 });
+    const forms = "table" as "tables";
+    expect(refusal(() => resolvePlan({ target, forms }))?.option).toBe("forms");
+    expect(resolvePlan({ target }).forms).toBe("factored");
   });
 
   test("compress", () => {

@@ -27,6 +27,7 @@ describe("planCompression", () => {
       target: { unit: "fileBytes", amount: 5.8e6 },
       keep: [{ pattern: "*", rule: "bits", bits: 8 }],
       ends: { embeddings: 4, lmHead: 0 },
+      forms: "factored",
     });
     // "fast" asks for 16,384 tokens, the others for more than there are. The windows hold 15.
     const { fast, balanced, max } = request?.calibration ?? {};
