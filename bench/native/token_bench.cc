@@ -3,18 +3,26 @@
 // bandwidth waits for memory; one far below it is instructions; what is between the operations is
 // overhead.
 //
-// Usage: token_bench <model> [--threads 1] [--tokens 1] [--position 0] [--rounds 20] [--json]
+// Usage: token_bench <model> [--threads 1] [--tokens 1] [--position 0] [--kv f16|int8]
+//        [--rounds 20] [--wall] [--json]
+// --threads   one number, or several (1,2), which then take turns in every round
 // --tokens    of one forward call: 1 is decoding, more is prefill
 // --position  of the first of them; what lies before is made up
+// --wall      seconds by the wall: for what threads gain, on a machine that does nothing else
 //
-// Seconds are processor time over the number of threads: what the wall says on a machine that does
-// nothing else, as long as all threads are busy.
+// Without it seconds are processor time over the number of threads: what the wall would say as long
+// as all threads are busy.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -28,14 +36,24 @@
 namespace subbit {
 namespace {
 
+enum class Clock { kProcessor, kWall };
+
 struct Arguments {
   std::string model;
-  int threads = 1;
+  std::vector<int> threads = {1};
   int64_t tokens = 1;
   int64_t position = 0;
   int rounds = 20;
+  KvType kv = KvType::kF16;
+  Clock clock = Clock::kProcessor;
   bool json = false;
 };
+
+double now(Clock clock) {
+  if (clock == Clock::kProcessor) return process_cpu_seconds();
+  const auto since = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(since).count();
+}
 
 /// What one operation took in one forward call, and what it read.
 struct Cost {
@@ -47,7 +65,7 @@ using Costs = std::map<std::string, Cost>;
 /// Counts every operation into the call's costs.
 class TimedBackend final : public ForwardingBackend {
  public:
-  explicit TimedBackend(Backend& inner) : ForwardingBackend(inner) {}
+  TimedBackend(Backend& inner, Clock clock) : ForwardingBackend(inner), clock_(clock) {}
 
   Costs take() { return std::exchange(costs_, {}); }
 
@@ -93,13 +111,14 @@ class TimedBackend final : public ForwardingBackend {
   }
   template <typename Call>
   void timed(const std::string& name, double bytes, const Call& call) {
-    const double start = process_cpu_seconds();
+    const double start = now(clock_);
     call();
     Cost& cost = costs_[name];
-    cost.seconds += process_cpu_seconds() - start;
+    cost.seconds += now(clock_) - start;
     cost.bytes += bytes;
   }
 
+  Clock clock_;
   Costs costs_;
   double kv_bytes_ = 0;
 };
@@ -115,82 +134,120 @@ struct Row {
   double bytes = 0;
 };
 
-/// One forward call a round, each from the same position.
-std::vector<Row> measure(const Arguments& arguments) {
-  const Checkpoint checkpoint = Checkpoint::open(arguments.model);
-  const auto model = find_architecture(checkpoint.config(), arguments.model)
-                         .load(checkpoint, WeightMode::kAsStored);
-  ThreadPool pool(arguments.threads);
-  const auto cpu = make_cpu_backend(pool);
-  TimedBackend backend(*cpu);
-  const std::atomic<bool> never{false};
-  Decoder decoder(*model, backend, {arguments.position + arguments.tokens, KvType::kF16});
-  backend.set_kv_bytes(decoder.kv_bytes_per_position() /
-                       static_cast<double>(model->config().num_hidden_layers));
-  decoder.fill(arguments.position, never);
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < arguments.tokens; ++i)
-    tokens.push_back(static_cast<int32_t>(i * 7919 % model->config().vocab_size));
-  std::map<std::string, std::vector<double>> seconds;
-  std::map<std::string, double> bytes;
-  for (int round = -1; round < arguments.rounds; ++round) {
-    decoder.rewind(arguments.position);
-    const double start = process_cpu_seconds();
-    decoder.forward(tokens, LogitRows::kLast, never, [](int64_t, Matrix) {});
-    const double whole = process_cpu_seconds() - start;
-    const Costs costs = backend.take();
-    if (round < 0) continue;  // pages and threads
+/// A model's forward pass on so many threads, and what the rounds have shown so far.
+class Runner {
+ public:
+  Runner(Model& model, int threads, const Arguments& arguments)
+      : arguments_(arguments),
+        pool_(threads),
+        cpu_(make_cpu_backend(pool_)),
+        backend_(*cpu_, arguments.clock),
+        decoder_(model, backend_, {arguments.position + arguments.tokens, arguments.kv}) {
+    backend_.set_kv_bytes(decoder_.kv_bytes_per_position() /
+                          static_cast<double>(model.config().num_hidden_layers));
+    decoder_.fill(arguments.position, never_);
+    for (int64_t i = 0; i < arguments.tokens; ++i)
+      tokens_.push_back(static_cast<int32_t>(i * 7919 % model.config().vocab_size));
+    forward();  // pages and threads
+  }
+
+  int threads() const { return pool_.threads(); }
+  double bandwidth() const { return median(bandwidths_); }
+
+  /// One forward call, from the same position as every other; and what memory gives just now.
+  void round() {
+    const Costs costs = forward();
+    for (const auto& [name, cost] : costs) seconds_[name].push_back(cost.seconds);
+    JobControl control;
+    bandwidths_.push_back(measure_read_bandwidth(threads(), control));
+  }
+
+  /// The longest first: that is the whole.
+  std::vector<Row> rows() const {
+    std::vector<Row> rows;
+    double all_bytes = 0;
+    for (const auto& [name, bytes] : bytes_) all_bytes += bytes;
+    for (const auto& [name, all] : seconds_)
+      rows.push_back({name, median(all), name == kWhole ? all_bytes : bytes_.at(name)});
+    std::sort(rows.begin(), rows.end(),
+              [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
+    return rows;
+  }
+
+ private:
+  static constexpr const char* kWhole = "whole";
+
+  Costs forward() {
+    decoder_.rewind(arguments_.position);
+    const double start = now(arguments_.clock);
+    decoder_.forward(tokens_, LogitRows::kLast, never_, [](int64_t, Matrix) {});
+    const double whole = now(arguments_.clock) - start;
+    Costs costs = backend_.take();
     double rest = whole;
     for (const auto& [name, cost] : costs) {
-      seconds[name].push_back(cost.seconds / arguments.threads);
-      bytes[name] = cost.bytes;
       rest -= cost.seconds;
+      bytes_[name] = cost.bytes;
     }
-    seconds["between"].push_back(rest / arguments.threads);
-    seconds["whole"].push_back(whole / arguments.threads);
+    bytes_["between"] = 0;
+    costs["between"].seconds = rest;
+    costs[kWhole].seconds = whole;
+    if (arguments_.clock == Clock::kProcessor)
+      for (auto& entry : costs) entry.second.seconds /= threads();
+    return costs;
   }
-  std::vector<Row> rows;
-  for (const auto& [name, all] : seconds) rows.push_back({name, median(all), bytes[name]});
-  std::sort(rows.begin(), rows.end(),
-            [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
-  for (Row& row : rows)
-    if (row.name == "whole")
-      for (const auto& [name, read] : bytes) row.bytes += name == "whole" ? 0 : read;
-  return rows;
+
+  const Arguments& arguments_;
+  ThreadPool pool_;
+  std::unique_ptr<Backend> cpu_;
+  TimedBackend backend_;
+  Decoder decoder_;
+  const std::atomic<bool> never_{false};
+  std::vector<int32_t> tokens_;
+  std::map<std::string, std::vector<double>> seconds_;
+  std::map<std::string, double> bytes_;
+  std::vector<double> bandwidths_;
+};
+
+void print_json(const Runner& runner, const Arguments& arguments, const char*& separator) {
+  const std::string model = std::filesystem::path(arguments.model).filename().string();
+  const std::vector<Row> rows = runner.rows();
+  for (const Row& row : rows) {
+    std::printf(
+        "%s{\"bench\":\"token\",\"model\":\"%s\",\"operation\":\"%s\",\"threads\":%d,"
+        "\"tokens\":%lld,"
+        "\"position\":%lld,\"seconds\":%.6g,\"share\":%.4f,\"bytes\":%.0f,"
+        "\"bandwidth_gb_s\":%.3f,\"bandwidth_fraction\":%.4f}",
+        separator, model.c_str(), row.name.c_str(), runner.threads(),
+        static_cast<long long>(arguments.tokens), static_cast<long long>(arguments.position),
+        row.seconds, row.seconds / rows.front().seconds, row.bytes, runner.bandwidth() * 1e-9,
+        row.bytes / row.seconds / runner.bandwidth());
+    separator = ",\n ";
+  }
 }
 
-void print(const std::vector<Row>& rows, double bandwidth, const Arguments& arguments) {
-  const double whole = rows.front().seconds;
-  const std::string model = std::filesystem::path(arguments.model).filename().string();
-  const char* separator = "[";
-  if (!arguments.json)
-    std::printf(
-        "%lld tokens at %lld, %d threads, %d rounds, memory reads %.1f GB/s\n%-22s %10s "
-        "%7s %10s %8s %8s\n",
-        static_cast<long long>(arguments.tokens), static_cast<long long>(arguments.position),
-        arguments.threads, arguments.rounds, bandwidth * 1e-9, "", "us", "share", "MB", "GB/s",
-        "of read");
+/// `first`: the rows of the first thread count, which others are compared with.
+void print_table(const Runner& runner, const std::vector<Row>& first, const Arguments& arguments) {
+  std::printf(
+      "%lld tokens at %lld, %d threads, %d rounds, %s, memory reads %.1f GB/s\n%-22s %10s "
+      "%7s %10s %8s %8s %8s\n",
+      static_cast<long long>(arguments.tokens), static_cast<long long>(arguments.position),
+      runner.threads(), arguments.rounds,
+      arguments.clock == Clock::kWall ? "by the wall" : "processor time / threads",
+      runner.bandwidth() * 1e-9, "", "us", "share", "MB", "GB/s", "of read", "faster");
+  const std::vector<Row> rows = runner.rows();
   for (const Row& row : rows) {
+    std::printf("%-22s %10.1f %6.1f%%", row.name.c_str(), 1e6 * row.seconds,
+                100 * row.seconds / rows.front().seconds);
     const double rate = row.bytes / row.seconds;
-    if (arguments.json) {
-      std::printf(
-          "%s{\"bench\":\"token\",\"model\":\"%s\",\"operation\":\"%s\",\"threads\":%d,"
-          "\"tokens\":%lld,"
-          "\"position\":%lld,\"seconds\":%.6g,\"share\":%.4f,\"bytes\":%.0f,"
-          "\"bandwidth_gb_s\":%.3f,\"bandwidth_fraction\":%.4f}",
-          separator, model.c_str(), row.name.c_str(), arguments.threads,
-          static_cast<long long>(arguments.tokens), static_cast<long long>(arguments.position),
-          row.seconds, row.seconds / whole, row.bytes, bandwidth * 1e-9, rate / bandwidth);
-      separator = ",\n ";
-    } else {
-      std::printf("%-22s %10.1f %6.1f%%", row.name.c_str(), 1e6 * row.seconds,
-                  100 * row.seconds / whole);
-      if (row.bytes > 0)
-        std::printf(" %10.2f %8.2f %7.0f%%", row.bytes * 1e-6, rate * 1e-9, 100 * rate / bandwidth);
-      std::printf("\n");
-    }
+    if (row.bytes > 0)
+      std::printf(" %10.2f %8.2f %7.0f%%", row.bytes * 1e-6, rate * 1e-9,
+                  100 * rate / runner.bandwidth());
+    else
+      std::printf(" %28s", "");
+    for (const Row& other : first)
+      if (other.name == row.name) std::printf(" %6.2f x", other.seconds / row.seconds);
+    std::printf("\n");
   }
-  if (arguments.json) std::printf("]\n");
 }
 
 bool parse(int argc, char** argv, Arguments& arguments) {
@@ -198,36 +255,57 @@ bool parse(int argc, char** argv, Arguments& arguments) {
     const std::string argument = argv[i];
     if (argument == "--json") {
       arguments.json = true;
+    } else if (argument == "--wall") {
+      arguments.clock = Clock::kWall;
     } else if (!argument.starts_with("--")) {
       arguments.model = argument;
     } else if (i + 1 == argc) {
       return false;
     } else if (argument == "--threads") {
-      arguments.threads = std::max(1, std::atoi(argv[++i]));
+      arguments.threads.clear();
+      std::stringstream list(argv[++i]);
+      for (std::string one; std::getline(list, one, ',');)
+        arguments.threads.push_back(std::max(1, std::atoi(one.c_str())));
     } else if (argument == "--tokens") {
       arguments.tokens = std::max(1, std::atoi(argv[++i]));
     } else if (argument == "--position") {
       arguments.position = std::max(0, std::atoi(argv[++i]));
+    } else if (argument == "--kv") {
+      arguments.kv = std::string_view(argv[++i]) == "int8" ? KvType::kI8 : KvType::kF16;
     } else if (argument == "--rounds") {
       arguments.rounds = std::max(1, std::atoi(argv[++i]));
     } else {
       return false;
     }
   }
-  return !arguments.model.empty();
+  return !arguments.model.empty() && !arguments.threads.empty();
 }
 
 int run(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) {
     std::fprintf(stderr,
-                 "usage: token_bench <model> [--threads n] [--tokens n] [--position n] "
-                 "[--rounds n] [--json]\n");
+                 "usage: token_bench <model> [--threads n,n] [--tokens n] [--position n] "
+                 "[--kv f16|int8] [--rounds n] [--wall] [--json]\n");
     return 2;
   }
-  JobControl control;
-  const std::vector<Row> rows = measure(arguments);
-  print(rows, measure_read_bandwidth(arguments.threads, control), arguments);
+  const Checkpoint checkpoint = Checkpoint::open(arguments.model);
+  const auto model = find_architecture(checkpoint.config(), arguments.model)
+                         .load(checkpoint, WeightMode::kAsStored);
+  std::vector<std::unique_ptr<Runner>> runners;
+  for (const int threads : arguments.threads)
+    runners.push_back(std::make_unique<Runner>(*model, threads, arguments));
+  for (int round = 0; round < arguments.rounds; ++round)
+    for (const auto& runner : runners) runner->round();
+  const char* separator = "[";
+  for (const auto& runner : runners) {
+    if (arguments.json) {
+      print_json(*runner, arguments, separator);
+    } else {
+      print_table(*runner, runners.front()->rows(), arguments);
+    }
+  }
+  if (arguments.json) std::printf("]\n");
   return 0;
 }
 

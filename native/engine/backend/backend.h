@@ -84,7 +84,6 @@ struct BackendWork {
   int64_t tokens = 0;         // of one call
   int64_t widest_input = 0;   // columns of any linear
   int64_t widest_output = 0;  // rows of any linear that is added to the residual stream
-  int64_t context_length = 0;
   int threads = 1;
 };
 

@@ -45,7 +45,6 @@ uint64_t backend_scratch(const PlanRequest& request) {
   work.tokens = request.options.chunk_tokens;
   work.widest_input = std::max(request.widths.hidden, request.widths.mixed);
   work.widest_output = request.widths.hidden;
-  work.context_length = request.options.context_length;
   work.threads = request.process.threads;
   return request.backend_scratch(work);
 }

@@ -1,5 +1,6 @@
 // The seam inside attention: the loops that have a kernel per instruction set, all with the same
-// bits. Scores need none of their own: they are dense dots of keys with a query.
+// bits. They take several queries at a time, so that a stored key or value is loaded and widened
+// once for all of them.
 #pragma once
 
 #include <cstddef>
@@ -12,26 +13,38 @@
 
 namespace subbit {
 
+/// Consecutive positions of one head's keys or values, kv_row_bytes from row to row. Of kI8 the
+/// codes alone count: who multiplies minds the scales.
+struct KvRows {
+  KvType type = KvType::kF32;
+  const std::byte* first = nullptr;
+  int64_t count = 0;
+  int64_t width = 0;  // head_dim
+};
+
 struct AttentionKernels {
-  /// out[d] = the sum over positions p, in order, of weights[p] * values[p, d]; each step a product
-  /// rounded and then a sum rounded. `values` [weights.size(), out.size()] of `type`, kv_row_bytes
-  /// from row to row; of kI8 the codes alone count, their scales being in the weights.
-  struct WeightedSum {
-    KvType type = KvType::kF32;
-    const void* values = nullptr;
-    std::span<const float> weights;
-    std::span<float> out;
+  /// scores[r, p] = key p . q[r], in 32 partial sums (column k in sum k % 32, each step fused),
+  /// folded in halves.
+  struct Scores {
+    KvRows keys;
+    int64_t queries = 0;
+    const float* q = nullptr;  // [queries, width]
+    int64_t q_stride = 0;
+    float* scores = nullptr;  // [queries, keys.count]
+    int64_t scores_stride = 0;
   };
-  /// scores[p] = (codes of row p . q) * scale of row p, for rows of kI8. The dot in 32 partial sums
-  /// folded in halves, like dense_dot's.
-  struct CodeScores {
-    const std::byte* rows = nullptr;
-    std::span<const float> q;
-    std::span<float> scores;
+  /// sums[r, d] += weights[r, p] * values[p, d] for p in order, each step fused.
+  struct WeightedSum {
+    KvRows values;
+    int64_t queries = 0;
+    const float* weights = nullptr;  // [queries, values.count]
+    int64_t weights_stride = 0;
+    float* sums = nullptr;  // [queries, width]
+    int64_t sums_stride = 0;
   };
   const char* name = "";
+  void (*scores)(const Scores& job) = nullptr;
   void (*weighted_sum)(const WeightedSum& job) = nullptr;
-  void (*code_scores)(const CodeScores& job) = nullptr;
   /// out[i] = to_half(in[i]); a NaN stays a NaN.
   void (*narrow)(std::span<const float> in, Half* out) = nullptr;
 };
@@ -49,5 +62,14 @@ void store_codes(std::span<const float> in, std::byte* row);
 
 /// Kernels this machine can run, fastest first; the last is portable.
 std::span<const AttentionKernels> attention_kernels();
+
+/// narrow, one by one: for the ends of the others.
+void narrow_portable(std::span<const float> in, Half* out);
+#if defined(__x86_64__)
+extern const AttentionKernels kAvx512AttentionKernels;
+extern const AttentionKernels kAvx2AttentionKernels;
+#elif defined(__aarch64__)
+extern const AttentionKernels kNeonAttentionKernels;
+#endif
 
 }  // namespace subbit

@@ -1,6 +1,6 @@
-// attention: keys and values into the cache, then one query row at a time: scores, softmax, sum of
-// values. A row's arithmetic depends on its position alone, so prompts may be cut anywhere and
-// (token, head) pairs shared out to any number of threads.
+// attention: keys and values into the cache, then a few queries at a time, block by block of
+// positions: scores, the softmax so far, sum of values. A row's arithmetic depends on its position
+// alone, so prompts may be cut anywhere and queries shared out in any way to any number of threads.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,14 +8,20 @@
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/cpu_operations.h"
 #include "base/check.h"
-#include "linalg/dense_dot_kernel.h"
+#include "base/wide_loop.h"
 #include "linalg/exponential.h"
-#include "linalg/widen.h"
 
 namespace subbit {
 namespace {
 
-constexpr int64_t kPieceWork = 1 << 15;  // multiply-adds: about 5 us
+constexpr int64_t kPieceWork = 1 << 16;  // multiply-adds: about 5 us
+
+/// Positions between two looks at the softmax: keys and values of 64, 32 KiB at 128 columns of f16,
+/// stay in a first-level cache while a tile's queries pass over them.
+constexpr int64_t kBlock = 64;
+/// Queries that share what is loaded of a block. Kernels take up to four abreast.
+constexpr int64_t kTileRows = 8;
+constexpr int64_t kTileFloats = 2048;  // of a tile's queries, and of its sums
 
 /// One KV head's rows in one layer, from position 0.
 struct CachedHead {
@@ -60,53 +66,151 @@ void append(const AttentionInput& in, ThreadPool& pool) {
   });
 }
 
-/// scores[p] := e^(scores[p] - max); returns their sum: four strided sums, then two, then one.
-float exponentiate(std::span<float> scores) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (const float score : scores) largest = score > largest ? score : largest;
-  const int64_t count = std::ssize(scores);
-  Float4 sum = {};
-  int64_t p = 0;
-  for (; p + 4 <= count; p += 4) {
-    const Float4 powers = exponential(load4(scores.data() + p) - largest);
-    store4(scores.data() + p, powers);
-    sum += powers;
+/// What one row's softmax has seen of the blocks so far.
+struct Softmax {
+  float largest = std::numeric_limits<float>::lowest();
+  float sum = 0.0f;
+};
+
+constexpr int64_t kStep = 16;  // of the loops over a block's scores
+
+/// The largest of `count` scores, a multiple of kStep; a NaN is none.
+inline float largest_of(const float* scores, int64_t count) {
+  Float4 largest = load4(scores);
+  for (int64_t p = 4; p < count; p += 4) {
+    const Float4 four = load4(scores + p);
+    largest = choose(four > largest, four, largest);
   }
-  if (p < count) {
-    const Float4 powers = exponential(load_some(scores.data() + p, count - p) - largest);
-    store_some(scores.data() + p, powers, count - p);
-    sum += load_some(scores.data() + p, count - p);
-  }
-  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+  float most = std::numeric_limits<float>::lowest();
+  for (int l = 0; l < 4; ++l) most = largest[l] > most ? largest[l] : most;
+  return most;
 }
 
-/// scores[p] = key p . q
-void score_keys(const CachedHead& cache, std::span<const float> q, std::span<float> scores) {
-  const std::byte* keys = cache.at(cache.kv.keys, 0);
-  if (cache.kv.type == KvType::kI8) {
-    attention_kernels().front().code_scores({keys, q, scores});
-    return;
-  }
-  const auto type =
-      cache.kv.type == KvType::kF32 ? GemmOperand::Type::kF32 : GemmOperand::Type::kF16;
-  dense_dot_kernels().front().run(
-      {type, keys, cache.row_bytes(), std::ssize(scores), q, scores.data()});
+/// In kStep sums, folded in halves.
+inline float sum_of(const float* weights, int64_t count) {
+  Float4 sums[4] = {};
+  for (int64_t p = 0; p < count; p += kStep)
+    for (int64_t v = 0; v < 4; ++v) sums[v] += load4(weights + p + 4 * v);
+  const Float4 four = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-/// One (token, head) pair. `scores` [positions] is scratch.
-void attend(const CachedHead& cache, const float* q, std::span<float> scores, float* out) {
-  const auto width = static_cast<size_t>(cache.head_dim);
-  score_keys(cache, {q, width}, scores);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(cache.head_dim));
-  for (float& score : scores) score *= scale;
-  const float reciprocal = 1.0f / exponentiate(scores);
-  const std::byte* values = cache.at(cache.kv.values, 0);
-  if (cache.kv.type == KvType::kI8) {
-    for (int64_t p = 0; p < std::ssize(scores); ++p)
-      scores[static_cast<size_t>(p)] *= code_scale(values + p * cache.row_bytes(), cache.head_dim);
+/// A block's first `count` scores, times `factors`, become weights e^(score - largest so far).
+/// Returns what sums over earlier blocks must be multiplied by.
+inline float soften(float* scores, const float* factors, int64_t count, Softmax& state) {
+  const int64_t padded = (count + kStep - 1) / kStep * kStep;
+  for (int64_t p = 0; p < count; ++p) scores[p] *= factors[p];
+  std::fill(scores + count, scores + padded, std::numeric_limits<float>::lowest());
+  const float most = largest_of(scores, padded);
+  const float largest = most > state.largest ? most : state.largest;
+  const float before = exponential(state.largest - largest);
+  for (int64_t p = 0; p < padded; ++p) scores[p] = exponential(scores[p] - largest);
+  std::fill(scores + count, scores + padded, 0.0f);
+  state.sum = state.sum * before + sum_of(scores, padded);
+  state.largest = largest;
+  return before;
+}
+
+/// Queries [first_row, first_row + rows) of one KV head; row r is query head r % group of token
+/// r / group, so that neighbours see about the same positions.
+struct Tile {
+  const AttentionInput& in;
+  Tensor out;
+  CachedHead cache;
+  int64_t group = 0;
+  int64_t first_row = 0;
+  int64_t rows = 0;
+
+  int64_t visible(int64_t r) const { return in.first_position + (first_row + r) / group + 1; }
+  int64_t column(int64_t r) const {
+    return (cache.head * group + (first_row + r) % group) * cache.head_dim;
   }
-  attention_kernels().front().weighted_sum({cache.kv.type, values, scores, {out, width}});
-  for (size_t d = 0; d < width; ++d) out[d] *= reciprocal;
+  const float* query(int64_t r) const {
+    return in.q.data + (first_row + r) / group * in.q.stride + column(r);
+  }
+  float* result(int64_t r) const {
+    return out.data + (first_row + r) / group * out.stride + column(r);
+  }
+};
+
+/// Calls span(first row, rows, first position, positions) for the parts of the rectangle that rows
+/// [from, tile.rows) see of the block at `begin`: what all of them see, and what each sees beyond.
+template <typename Span>
+inline void for_each_part(const Tile& tile, int64_t from, int64_t begin, const Span& span) {
+  const int64_t common = std::min(kBlock, tile.visible(from) - begin);
+  span(from, tile.rows - from, int64_t{0}, common);
+  for (int64_t r = from; r < tile.rows; ++r) {
+    const int64_t more = std::min(kBlock, tile.visible(r) - begin) - common;
+    if (more > 0) span(r, int64_t{1}, common, more);
+  }
+}
+
+/// The scales of a block's rows, times `factor`.
+inline void gather_scales(const CachedHead& cache, void* base, int64_t begin, int64_t count,
+                          float factor, float* scales) {
+  const std::byte* rows = cache.at(base, begin);
+  for (int64_t p = 0; p < count; ++p)
+    scales[p] = code_scale(rows + p * cache.row_bytes(), cache.head_dim) * factor;
+}
+
+/// Attention of a tile's queries, with the softmax kept up to date from block to block (Milakov and
+/// Gimelshein 2018). Blocks begin at multiples of kBlock for whoever looks at them.
+inline void attend(const Tile& tile) {
+  const AttentionKernels& kernels = attention_kernels().front();
+  const CachedHead& cache = tile.cache;
+  const int64_t width = cache.head_dim;
+  const bool coded = cache.kv.type == KvType::kI8;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(width));
+  float scores[kTileRows * kBlock];
+  float factors[kBlock];
+  float value_scales[kBlock];
+  float few_floats[2 * kTileFloats];
+  Buffer<float> many_floats(width > kTileFloats ? 2 * width : 0);  // a head like no model's
+  float* const queries = width > kTileFloats ? many_floats.data() : few_floats;
+  float* const sums = queries + tile.rows * width;
+  Softmax states[kTileRows];
+  std::fill_n(factors, kBlock, scale);
+  for (int64_t r = 0; r < tile.rows; ++r) std::copy_n(tile.query(r), width, queries + r * width);
+  std::fill_n(sums, tile.rows * width, 0.0f);
+
+  int64_t from = 0;  // rows before it have seen all they may
+  for (int64_t begin = 0; begin < tile.visible(tile.rows - 1); begin += kBlock) {
+    while (tile.visible(from) <= begin) ++from;
+    for_each_part(tile, from, begin, [&](int64_t r, int64_t rows, int64_t p, int64_t count) {
+      kernels.scores({{cache.kv.type, cache.at(cache.kv.keys, begin + p), count, width},
+                      rows,
+                      queries + r * width,
+                      width,
+                      scores + r * kBlock + p,
+                      kBlock});
+    });
+    if (coded) {
+      const int64_t count = std::min(kBlock, tile.visible(tile.rows - 1) - begin);
+      gather_scales(cache, cache.kv.keys, begin, count, scale, factors);
+      gather_scales(cache, cache.kv.values, begin, count, 1.0f, value_scales);
+    }
+    for (int64_t r = from; r < tile.rows; ++r) {
+      const int64_t count = std::min(kBlock, tile.visible(r) - begin);
+      float* row = scores + r * kBlock;
+      const float before = soften(row, factors, count, states[r]);
+      for (int64_t d = 0; d < width; ++d) sums[r * width + d] *= before;
+      if (!coded) continue;
+      for (int64_t p = 0; p < count; ++p) row[p] *= value_scales[p];
+    }
+    for_each_part(tile, from, begin, [&](int64_t r, int64_t rows, int64_t p, int64_t count) {
+      kernels.weighted_sum({{cache.kv.type, cache.at(cache.kv.values, begin + p), count, width},
+                            rows,
+                            scores + r * kBlock + p,
+                            kBlock,
+                            sums + r * width,
+                            width});
+    });
+  }
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const float reciprocal = 1.0f / states[r].sum;
+    float* result = tile.result(r);
+    for (int64_t d = 0; d < width; ++d) result[d] = sums[r * width + d] * reciprocal;
+  }
 }
 
 void check(const AttentionInput& in, Tensor out) {
@@ -122,30 +226,28 @@ void check(const AttentionInput& in, Tensor out) {
 
 }  // namespace
 
-void cpu_attention(const AttentionInput& in, Tensor out, CpuScratch& scratch, ThreadPool& pool) {
+void cpu_attention(const AttentionInput& in, Tensor out, ThreadPool& pool) {
   check(in, out);
   const int64_t tokens = in.q.rows;
   const int64_t head_dim = in.shape.head_dim;
   if (tokens == 0) return;
   append(in, pool);
 
-  // A row of scores per worker, each on cache lines of its own.
-  const int64_t positions = in.first_position + tokens;
-  const int64_t scores_stride = (in.kv.capacity + 31) / 32 * 32;
-  const int64_t scores_size = scores_stride * pool.threads();
-  if (scratch.scores.size() < scores_size) scratch.scores = Buffer<float>(scores_size);
-
-  // Heads outermost: neighbouring tasks read the same keys and values.
+  // KV heads outermost: neighbouring tasks read the same keys and values. Tiles are as tall as
+  // there are rows to go round, which changes no bit.
   const int64_t group = in.shape.heads / in.shape.kv_heads;
-  const int64_t grain = std::max<int64_t>(1, kPieceWork / (2 * positions * head_dim));
-  pool.parallel_for(in.shape.heads * tokens, grain, [&](Range range) {
-    float* scores = scratch.scores.data() + range.worker * scores_stride;
+  const int64_t rows = tokens * group;
+  const int64_t share = in.shape.heads * tokens / (2 * pool.threads());
+  const int64_t most = std::clamp<int64_t>(kTileFloats / head_dim, 1, kTileRows);
+  const int64_t tile_rows = std::clamp<int64_t>(share, 1, most);
+  const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+  const int64_t work = 2 * tile_rows * (in.first_position + tokens) * head_dim;
+  const int64_t grain = std::max<int64_t>(1, kPieceWork / work);
+  wide_parallel_for(pool, in.shape.kv_heads * tiles, grain, [&](Range range) {
     for (int64_t task = range.begin; task < range.end; ++task) {
-      const int64_t head = task / tokens;
-      const int64_t t = task % tokens;
-      attend({in.kv, head_dim, head / group}, in.q.data + t * in.q.stride + head * head_dim,
-             {scores, static_cast<size_t>(in.first_position + t + 1)},
-             out.data + t * out.stride + head * head_dim);
+      const int64_t first_row = task % tiles * tile_rows;
+      const int64_t height = std::min(tile_rows, rows - first_row);
+      attend({in, out, {in.kv, head_dim, task / tiles}, group, first_row, height});
     }
   });
 }

@@ -27,7 +27,7 @@ class CpuBackend final : public Backend {
   }
   void attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, const KvLayer& kv,
                  int64_t first_position, Tensor out) override {
-    cpu_attention({shape, q, k, v, kv, first_position}, out, scratch_, pool_);
+    cpu_attention({shape, q, k, v, kv, first_position}, out, pool_);
   }
   void swiglu(Tensor gate, Tensor up, Tensor out) override { cpu_swiglu(gate, up, out, pool_); }
   void finish() override {}
@@ -47,8 +47,7 @@ uint64_t cpu_scratch_bytes(const BackendWork& work) {
   const auto floats = [](int64_t count) { return sizeof(float) * static_cast<uint64_t>(count); };
   // Codes are counted twice: when a wider input comes, new memory is taken before the old is given.
   return 2 * quantized_rows_bytes(work.tokens, work.widest_input) +
-         floats(work.tokens * work.widest_output) +
-         floats((work.context_length + 31) / 32 * 32 * work.threads);
+         floats(work.tokens * work.widest_output);
 }
 
 }  // namespace subbit

@@ -18,7 +18,6 @@ struct CpuScratch {
   QuantizedRows quantized;
   MultiplyScratch multiply;
   Buffer<float> product;  // a linear's output before it joins the residual stream
-  Buffer<float> scores;   // [threads, positions]
 };
 
 void cpu_embed(const Weight& table, std::span<const int32_t> tokens, Tensor h, ThreadPool& pool);
@@ -36,7 +35,7 @@ struct AttentionInput {
   KvLayer kv;
   int64_t first_position = 0;
 };
-void cpu_attention(const AttentionInput& in, Tensor out, CpuScratch& scratch, ThreadPool& pool);
+void cpu_attention(const AttentionInput& in, Tensor out, ThreadPool& pool);
 void cpu_swiglu(Tensor gate, Tensor up, Tensor out, ThreadPool& pool);
 
 }  // namespace subbit

@@ -97,7 +97,7 @@ const std::vector<AttentionShape> kShapes{{1, 1, 8}, {2, 2, 48}, {4, 2, 6},   {6
 TEST(attention_is_causal_softmax_over_grouped_heads) {
   for (const AttentionShape& shape : kShapes) {
     for (const KvType type : {KvType::kF32, KvType::kF16}) {
-      for (const int64_t tokens : {1, 2, 5, 33}) {
+      for (const int64_t tokens : {1, 2, 5, 33, 65, 130}) {
         ThreadPool pool(2);
         const auto backend = make_cpu_backend(pool);
         const Inputs in(shape, tokens);
@@ -204,18 +204,18 @@ TEST(an_int8_cache_keeps_zeros_and_passes_nan_on) {
 TEST(attention_does_not_depend_on_how_a_prompt_is_cut_or_on_threads) {
   for (const AttentionShape& shape : {AttentionShape{4, 2, 6}, AttentionShape{6, 6, 48}}) {
     for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
-      const int64_t tokens = 61;
+      const int64_t tokens = 141;
       const Inputs in(shape, tokens);
       ThreadPool one(1);
-      Cache whole_cache(shape, type, 64);
+      Cache whole_cache(shape, type, 150);
       OwnedTensor whole(tokens, shape.heads * shape.head_dim);
       make_cpu_backend(one)->attention(shape, in.q.tensor, in.k.tensor, in.v.tensor,
                                        whole_cache.layer, 0, whole.tensor);
       for (const std::vector<int64_t>& cuts :
-           {std::vector<int64_t>{0, 1, 2, 3, 61}, {0, 60, 61}, {0, 16, 32, 48, 61}}) {
+           {std::vector<int64_t>{0, 1, 2, 3, 141}, {0, 64, 65, 141}, {0, 16, 61, 130, 141}}) {
         ThreadPool three(3);
         const auto backend = make_cpu_backend(three);
-        Cache cache(shape, type, 64);
+        Cache cache(shape, type, 150);
         OwnedTensor out(tokens, shape.heads * shape.head_dim);
         for (size_t i = 0; i + 1 < cuts.size(); ++i) {
           const int64_t first = cuts[i], count = cuts[i + 1] - cuts[i];
@@ -262,51 +262,70 @@ TEST(attention_survives_scores_far_apart_and_passes_nan_on) {
   EXPECT(std::isnan(out.at(1, 0)));
 }
 
+/// Rows of a cache as `type` holds them, and nothing behind them that may be read.
+std::vector<std::byte> stored_rows(std::span<const float> values, KvType type, int64_t width) {
+  const int64_t rows = std::ssize(values) / width;
+  const int64_t row_bytes = kv_row_bytes(type, width);
+  std::vector<std::byte> bytes(static_cast<size_t>(rows * row_bytes));
+  for (int64_t p = 0; p < rows; ++p) {
+    const auto row = values.subspan(static_cast<size_t>(p * width), static_cast<size_t>(width));
+    std::byte* to = bytes.data() + p * row_bytes;
+    if (type == KvType::kF32) std::memcpy(to, row.data(), row.size_bytes());
+    if (type == KvType::kF16) narrow_portable(row, reinterpret_cast<Half*>(to));
+    if (type == KvType::kI8) store_codes(row, to);
+  }
+  return bytes;
+}
+
 TEST(attention_kernels_all_have_the_same_bits) {
   const auto kernels = attention_kernels();
   const AttentionKernels& reference = kernels.back();
-  for (const int64_t width : {1, 3, 4, 6, 7, 8, 15, 16, 48, 64, 100, 128, 136}) {
-    for (const int64_t positions : {1, 2, 37}) {
-      std::vector<float> values(static_cast<size_t>(width * positions)), weights;
-      Rng rng(14);
-      for (float& value : values) value = rng.normal();
-      for (int64_t p = 0; p < positions; ++p) weights.push_back(rng.normal());
-      std::vector<Half> narrowed(values.size());
-      reference.narrow(values, narrowed.data());
-      for (size_t i = 0; i < values.size(); ++i)
-        EXPECT_EQ(narrowed[i].bits, to_half(values[i]).bits);
-      for (const AttentionKernels& kernel : kernels) {
-        std::vector<Half> halves(values.size());
-        kernel.narrow(values, halves.data());
-        bool same = true;
-        for (size_t i = 0; i < halves.size(); ++i)
-          same = same && halves[i].bits == narrowed[i].bits;
-        EXPECT(same);
-        const auto row_bytes = kv_row_bytes(KvType::kI8, width);
-        std::vector<std::byte> rows(static_cast<size_t>(positions * row_bytes));
-        for (int64_t p = 0; p < positions; ++p) {
-          store_codes({values.data() + p * width, static_cast<size_t>(width)},
-                      rows.data() + p * row_bytes);
-        }
-        std::vector<float> first(static_cast<size_t>(positions)), second(first), sum(width),
-            other(width);
-        const std::span<const float> q(values.data(), static_cast<size_t>(width));
-        reference.code_scores({rows.data(), q, first});
-        kernel.code_scores({rows.data(), q, second});
-        EXPECT(test::same_bits(first, second));
-        reference.weighted_sum({KvType::kI8, rows.data(), weights, sum});
-        kernel.weighted_sum({KvType::kI8, rows.data(), weights, other});
-        EXPECT(test::same_bits(sum, other));
-        for (const KvType type : {KvType::kF32, KvType::kF16}) {
-          const void* stored = type == KvType::kF32 ? static_cast<const void*>(values.data())
-                                                    : static_cast<const void*>(narrowed.data());
-          std::vector<float> a(static_cast<size_t>(width)), b(a);
-          reference.weighted_sum({type, stored, weights, a});
-          kernel.weighted_sum({type, stored, weights, b});
-          EXPECT(test::same_bits(a, b));
+  for (const int64_t width : {1, 3, 4, 6, 7, 8, 15, 16, 17, 31, 48, 64, 100, 128, 136, 200}) {
+    for (const int64_t positions : {1, 2, 3, 4, 15, 16, 17, 37}) {
+      for (const int64_t queries : {1, 2, 3, 4, 5, 8}) {
+        Rng rng(14);
+        const auto floats = [&](int64_t count) {
+          std::vector<float> values(static_cast<size_t>(count));
+          for (float& value : values) value = rng.normal();
+          return values;
+        };
+        const int64_t q_stride = width + 3, p_stride = positions + 2;  // none the other's
+        const auto values = floats(width * positions), q = floats(queries * q_stride);
+        const auto weights = floats(queries * p_stride), sums = floats(queries * q_stride);
+        for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+          const std::vector<std::byte> rows = stored_rows(values, type, width);
+          const KvRows stored{type, rows.data(), positions, width};
+          const auto scored = [&](const AttentionKernels& kernel) {
+            auto scores = weights;  // what lies between the rows must stay
+            kernel.scores({stored, queries, q.data(), q_stride, scores.data(), p_stride});
+            return scores;
+          };
+          const auto summed = [&](const AttentionKernels& kernel) {
+            auto out = sums;
+            kernel.weighted_sum({stored, queries, weights.data(), p_stride, out.data(), q_stride});
+            return out;
+          };
+          for (const AttentionKernels& kernel : kernels) {
+            EXPECT(test::same_bits(scored(kernel), scored(reference)));
+            EXPECT(test::same_bits(summed(kernel), summed(reference)));
+          }
         }
       }
     }
+  }
+}
+
+TEST(attention_kernels_narrow_as_halves_do) {
+  std::vector<float> values(37);
+  Rng rng(15);
+  for (float& value : values) value = rng.normal();
+  values[3] = 1e30f, values[5] = 1e-9f, values[36] = std::numeric_limits<float>::quiet_NaN();
+  for (const AttentionKernels& kernel : attention_kernels()) {
+    std::vector<Half> halves(values.size());
+    kernel.narrow(values, halves.data());
+    for (size_t i = 0; i + 1 < values.size(); ++i)
+      EXPECT_EQ(halves[i].bits, to_half(values[i]).bits);
+    EXPECT(std::isnan(to_float(halves.back())));
   }
 }
 
