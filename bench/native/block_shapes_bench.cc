@@ -65,7 +65,7 @@ struct Effort {
   const char* name;
   int iterations;  // as compress.cc has them
 };
-constexpr Effort kEfforts[] = {{"fast", 40}, {"balanced", 150}, {"max", 400}};
+constexpr Effort kEfforts[] = {{"fast", 40}, {"balanced", 150}, {"max", 150}};
 
 struct Arguments {
   ModelShape model = kModels[0];

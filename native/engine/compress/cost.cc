@@ -9,8 +9,11 @@
 
 #include "base/buffer.h"
 #include "base/half.h"
+#include "compress/block.h"
+#include "compress/fit/coded/coded.h"
 #include "compress/tune/distillation.h"
 #include "compress/tune/teacher.h"
+#include "formats/term.h"
 #include "linalg/gemm.h"
 
 namespace subbit {
@@ -40,6 +43,7 @@ double best_seconds(const Work& work) {
 struct Counts {
   double body_weights = 0;
   double signs = 0;          // of all packed linears
+  double coded = 0;          // weights that an index or a word of signs stands for
   double largest_block = 0;  // weights
   double end_weights = 0;    // of the head
   double hidden = 0;
@@ -67,6 +71,7 @@ Counts count(const CostRequest& request) {
     for (const LinearPlan& linear : block.linears) {
       weights += static_cast<double>(linear.size.shape.count());
       counts.signs += signs_of(linear);
+      if (is_coded(linear.size)) counts.coded += static_cast<double>(linear.size.shape.count());
     }
     counts.largest_block = std::max(counts.largest_block, weights);
   }
@@ -96,10 +101,26 @@ double calibrate_seconds(const CostRequest& request, const Counts& counts,
   return static_cast<double>(request.calibration.tokens) * a_token / (kShare * speeds.gemm);
 }
 
+/// To find the nearest of 256 entries for so many weights, once.
+double search_seconds(double weights, const MachineSpeeds& speeds) {
+  constexpr double kShare = 0.3;
+  return weights * 2.0 * static_cast<double>(kTableEntries) / (kShare * speeds.gemm);
+}
+
+/// Of one coded linear: a search a round, and making up for its errors column by column.
+double coded_fit_seconds(const LinearPlan& linear, const MachineSpeeds& speeds) {
+  const auto weights = static_cast<double>(linear.size.shape.count());
+  const auto columns = static_cast<double>(linear.size.shape.cols);
+  constexpr double kShare = 0.3;
+  return kCodedRounds *
+         (search_seconds(weights, speeds) + weights * columns / (kShare * speeds.gemm));
+}
+
 /// Of one linear: two Gram matrices, two products with the target, two Cholesky factorizations and
 /// solves an iteration (lb_admm.h); and some 60 bytes an element of passing over the factors.
 double fit_seconds(const LinearPlan& linear, int iterations, const MachineSpeeds& speeds) {
-  if (linear.size.terms.empty() || linear.size.terms[0].rank == 0) return 0.0;
+  if (linear.size.terms.empty()) return 0.0;
+  if (is_coded(linear.size)) return coded_fit_seconds(linear, speeds);
   const auto m = static_cast<double>(linear.size.shape.rows);
   const auto n = static_cast<double>(linear.size.shape.cols);
   const auto r = static_cast<double>(linear.size.terms[0].rank);
@@ -130,7 +151,7 @@ double training_seconds(const CostRequest& request, const MachineSpeeds& speeds)
 double sample_seconds(const CostRequest& request, const Counts& counts,
                       const MachineSpeeds& speeds) {
   const double a_token = 2.0 * (counts.body_weights + counts.end_weights);
-  return static_cast<double>(request.tune.teacher_tokens) * a_token / (0.5 * speeds.gemm);
+  return static_cast<double>(request.tune.teacher_tokens) * a_token / (0.3 * speeds.gemm);
 }
 
 double tune_seconds(const CostRequest& request, const Counts& counts, const MachineSpeeds& speeds) {
@@ -147,7 +168,7 @@ double tune_seconds(const CostRequest& request, const Counts& counts, const Mach
   const double teacher = read * 2.0 * (counts.body_weights + counts.end_weights) / speeds.gemm;
   constexpr double kShare = 0.4;
   return (steps * tokens * a_token + teacher) / kShare +
-         steps * 40.0 * counts.signs / speeds.stream;
+         steps * (40.0 * counts.signs / speeds.stream + search_seconds(counts.coded, speeds));
 }
 
 double gradient_seconds(const CostRequest& request, const Counts& counts,
