@@ -196,9 +196,9 @@ class LoadedModel implements Model {
     this.#throwIfDisposed();
     checkChoice("the level", level, ["warning", "critical"]);
     const isCritical = level === "critical";
-    const bytes = await runJob(() => this.#native.trim(isCritical), {});
+    // First the tokenizer: what its thread leaves in the heap goes with the engine's own.
     if (isCritical) await this.tokenizer.rest();
-    return bytes;
+    return await runJob(() => this.#native.trim(isCritical), {});
   }
 
   on(event: "memorypressure", listener: PressureListener): () => void {

@@ -4,6 +4,12 @@
 #include <ctime>
 #include <sys/resource.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#elif defined(__APPLE__)
+#include <malloc/malloc.h>
+#endif
+
 namespace subbit {
 
 double process_cpu_seconds() {
@@ -19,6 +25,14 @@ uint64_t peak_resident_bytes() {
   return static_cast<uint64_t>(usage.ru_maxrss);
 #else
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+void release_free_heap() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#elif defined(__APPLE__)
+  malloc_zone_pressure_relief(nullptr, 0);
 #endif
 }
 

@@ -132,6 +132,7 @@ class Compression {
   CompressResult run();
 
  private:
+  CompressResult run_all();
   void find_stored_blocks();
   void compress_missing_blocks();
   void measure_gradients_once();
@@ -359,7 +360,9 @@ void Compression::compress_missing_blocks() {
   for (size_t i = 0; i < count; ++i) {
     const auto index = static_cast<int64_t>(i);
     if (missing(blocks_[i])) {
-      store_.save(index, compress_one(i, stream));
+      const FinishedBlock block = compress_one(i, stream);
+      checkpoint_.check_unchanged();  // before it is kept for runs to come
+      store_.save(index, block);
       blocks_[i] = store_.load(index, tensors_of(plan_.blocks[i], checkpoint_));
       CHECK(!missing(blocks_[i]));
     } else {
@@ -455,6 +458,13 @@ void Compression::tune_blocks() {
 }
 
 CompressResult Compression::run() {
+  CompressResult result;
+  with_unchanged(checkpoint_, [&] { result = run_all(); });
+  store_.remove();
+  return result;
+}
+
+CompressResult Compression::run_all() {
   find_stored_blocks();
   speeds_ = measure_speeds(pool_);
   predicted_ = cost_of(request_, plan_, *model_, size_of(request_.calibration), speeds_);
@@ -481,7 +491,6 @@ CompressResult Compression::run() {
     for (const KeptLinear& kept : plan_.blocks[i].kept)
       result.linears.push_back(report_on(kept, *block.file, checkpoint_));
   }
-  store_.remove();
   return result;
 }
 

@@ -70,6 +70,9 @@ struct CompressionRequest {
 /// smallest forms do not fit; also for a rule that fits no linear.
 CompressionPlan plan_compression(const CompressionRequest& request);
 
+/// Terms of the linear that has most of them, at least 1.
+int most_terms(const CompressionPlan& plan);
+
 /// Where there is no model: gives terms and bytes to an outline, whose linears have none yet and
 /// whose norms have their bytes, and counts the body.
 void allocate_terms(CompressionPlan& plan, double bits_per_weight, const CompressStages& stages);

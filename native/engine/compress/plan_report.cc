@@ -50,6 +50,13 @@ void add_block(const BlockPlan& block, std::vector<PlannedTensor>& rows) {
 
 }  // namespace
 
+int most_terms(const CompressionPlan& plan) {
+  size_t most = 1;
+  for (const BlockPlan& block : plan.blocks)
+    for (const LinearPlan& linear : block.linears) most = std::max(most, linear.size.terms.size());
+  return static_cast<int>(most);
+}
+
 uint64_t running_bytes(const CompressionPlan& plan, const CompressionRequest& request,
                        int64_t context_length) {
   constexpr uint64_t kProcessBytes = uint64_t{64} << 20;  // Node with the addon
@@ -62,6 +69,7 @@ uint64_t running_bytes(const CompressionPlan& plan, const CompressionRequest& re
   memory.config = config;
   memory.widths = request.model->activation_widths();
   memory.weights = weight_facts(*request.manifest, config, tensors, plan.file_bytes);
+  memory.weights.most_terms = most_terms(plan);
   memory.backend_scratch = cpu_scratch_bytes;
   memory.options = Decoder::memory_options(
       context_length > 0 ? context_length : config.max_position_embeddings, KvType::kF16);

@@ -195,6 +195,7 @@ SynthesizeResult synthesize(const SynthesizeRequest& request, JobControl& contro
   written.bytes = fs::file_size(path);
   written.bits_per_weight_body = bits_per_weight(plan.body_bytes, plan.body_weights);
   written.bits_per_weight_file = bits_per_weight(written.bytes, manifest.parameters);
+  written.most_terms = most_terms(plan);
   FileWriter file((fs::path(request.out) / "config.json").string());
   file.write(compressed_config(json, written));
   file.commit();

@@ -59,6 +59,7 @@ std::string compressed_config(const Json& source, const WrittenModel& written) {
   quantization.emplace_back("quant_method", Json(std::string("subbit")));
   quantization.emplace_back("layout_version", Json(int64_t{kLayoutVersion}));
   quantization.emplace_back("bits_per_weight", Json(std::move(bits)));
+  quantization.emplace_back("most_terms", Json(int64_t{written.most_terms}));
   CHECK(source.if_object() != nullptr);
   JsonObject config;
   for (const auto& [key, value] : *source.if_object())
@@ -99,6 +100,7 @@ WrittenModel write_model(const WriteRequest& request, JobControl& control) {
   written.bytes = fs::file_size(path);
   written.bits_per_weight_body = bits_per_weight(body_bytes(request), request.plan->body_weights);
   written.bits_per_weight_file = bits_per_weight(written.bytes, request.manifest->parameters);
+  written.most_terms = most_terms(*request.plan);
   FileWriter config((fs::path(request.directory) / "config.json").string());
   config.write(compressed_config(request.checkpoint->config(), written));
   config.commit();

@@ -28,6 +28,7 @@ struct WrittenModel {
   uint64_t bytes = 0;
   double bits_per_weight_body = 0.0;
   double bits_per_weight_file = 0.0;
+  int most_terms = 0;  // of a linear: a hint for plans of memory, which read no tensor
 };
 
 /// Writes model.safetensors, then config.json: the source's, with our quantization_config. Throws

@@ -80,6 +80,10 @@ struct PlannedMatrix {
   Shape shape;
   uint64_t bytes = 0;
   int64_t tokens = 0;
+  int terms = kMostHeldTerms;  // the most that a packed linear may be the sum of
+
+  /// Beyond two, sums of terms take each other's place.
+  static constexpr int kMostHeldTerms = 2;
 };
 
 /// The same contract, seen before there are bytes.

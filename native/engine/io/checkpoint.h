@@ -60,4 +60,18 @@ class Checkpoint {
   std::unique_ptr<State> state_;
 };
 
+/// Runs `work`, which reads the checkpoint's tensors, and believes it only if they are what they
+/// were: throws kFileError before, after, and in place of an error that came of lost pages.
+template <typename Work>
+void with_unchanged(const Checkpoint& checkpoint, const Work& work) {
+  checkpoint.check_unchanged();
+  try {
+    work();
+  } catch (...) {
+    checkpoint.check_unchanged();
+    throw;
+  }
+  checkpoint.check_unchanged();
+}
+
 }  // namespace subbit

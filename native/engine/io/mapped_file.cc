@@ -61,6 +61,12 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
   }
   if (address == MAP_FAILED) fail(path_, "map", errno);
   bytes_ = {static_cast<const std::byte*>(address), static_cast<size_t>(size)};
+  try {
+    guard_.emplace(bytes_);
+  } catch (...) {
+    munmap(address, bytes_.size());
+    throw;
+  }
 }
 
 MappedFile::Identity MappedFile::identity_of(const struct stat& status) {
@@ -75,6 +81,13 @@ MappedFile::Identity MappedFile::identity_of(const struct stat& status) {
 }
 
 void MappedFile::check_unchanged() const {
+  if (guard_ && guard_->is_broken()) {
+    throw Error(ErrorCode::kFileError,
+                path_ + ": part of it was lost while it was in use: cut short, or unreadable",
+                {{"file", path_},
+                 {"expected", std::to_string(identity_.size) + " bytes, as when it was loaded"},
+                 {"actual", "pages that cannot be read any more"}});
+  }
   struct stat status = {};
   if (stat(path_.c_str(), &status) != 0) return;
   const Identity now = identity_of(status);
@@ -90,11 +103,13 @@ void MappedFile::forbid(uint64_t header_bytes) {
   const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   const uint64_t from = (header_bytes + page - 1) / page * page;
   if (from >= bytes_.size()) return;
+  guard_.reset();  // what is forbidden shall fault: on macOS, by the same signal
   auto* address = const_cast<std::byte*>(bytes_.data()) + from;
   if (mprotect(address, bytes_.size() - from, PROT_NONE) != 0) fail(path_, "protect", errno);
 }
 
 MappedFile::~MappedFile() {
+  guard_.reset();  // before another mapping may lie here
   if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 

@@ -1,14 +1,18 @@
 // A file mapped read-only. The mapping lives as long as the object; every span into it must not
-// outlive that. A file that is cut short by someone else while it is mapped faults on the lost
-// pages, as any mapping does: model files are replaced by rename, never rewritten in place, and
-// whoever reads a mapping for long asks check_unchanged() before each piece of work.
+// outlive that. Model files are replaced by rename, never rewritten in place; one that is rewritten
+// or cut all the same changes under its readers, or loses pages, which then read as zeros
+// (mapping_guard.h). So whoever reads a mapping asks check_unchanged() before he believes what came
+// of it, and, where that takes long, before he begins.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+
+#include "io/mapping_guard.h"
 
 struct stat;
 
@@ -28,8 +32,8 @@ class MappedFile {
   /// From the first whole page behind `header_bytes` on, reading is a fault from now on: a promise
   /// to have looked at a header alone is kept by the machine.
   void forbid(uint64_t header_bytes);
-  /// Throws kFileError when the file under this path is still the one mapped but has been written
-  /// or cut since. A file put in its place, or removed, is no harm: what is mapped stays whole.
+  /// Throws kFileError when pages of the mapping were lost, or the file under this path is still the
+  /// one mapped but has been written or cut since. A file put in its place, or removed, is no harm: what is mapped stays whole.
   void check_unchanged() const;
 
  private:
@@ -45,6 +49,7 @@ class MappedFile {
   std::string path_;
   Identity identity_;
   std::span<const std::byte> bytes_;
+  std::optional<MappingGuard> guard_;
 };
 
 }  // namespace subbit

@@ -32,7 +32,9 @@ uint64_t weight_scratch(const PlanRequest& request) {
       if (matrix.format != format->name()) continue;
       const auto& options = request.options;
       const int64_t tokens = matrix.is_end ? options.logit_rows : options.chunk_tokens;
-      matrices.push_back({matrix.shape, matrix.bytes, tokens});
+      PlannedMatrix planned{matrix.shape, matrix.bytes, tokens};
+      if (request.weights.most_terms > 0) planned.terms = request.weights.most_terms;
+      matrices.push_back(planned);
     }
     if (!matrices.empty()) bytes += format->scratch_bytes(matrices);
   }

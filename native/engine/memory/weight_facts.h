@@ -33,6 +33,7 @@ struct WeightFacts {
   uint64_t rest = 0;     // last norm, headers, padding
   uint64_t widened = 0;  // float copies of norms and scales that loading makes
   uint64_t copied = 0;   // tensors that loading copies whole: see Checkpoint::private_bytes()
+  int most_terms = 0;    // of a packed linear; 0: nobody says
   std::vector<MatrixFacts> matrices;
 
   uint64_t mapped() const { return body + tables + embedding + head + rest; }

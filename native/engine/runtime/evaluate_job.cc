@@ -105,8 +105,14 @@ EvaluateResult evaluate(const EvaluateRequest& request, JobControl& control) {
       control.on_progress(
           {"evaluate", static_cast<double>(i), static_cast<double>(request.windows.size()), ""});
     }
-    totals.add(score_window(model.decoder, teacher ? &teacher->decoder : nullptr,
-                            request.windows[i], control.abort, pool));
+    const auto score = [&] {
+      totals.add(score_window(model.decoder, teacher ? &teacher->decoder : nullptr,
+                              request.windows[i], control.abort, pool));
+    };
+    with_unchanged(model.opened.checkpoint(), [&] {
+      if (teacher) return with_unchanged(teacher->opened.checkpoint(), score);
+      score();
+    });
   }
   return totals.result();
 }

@@ -144,8 +144,10 @@ UnpackedTensor unpack_tensor(const std::string& path, const std::string& name) {
   }
   UnpackedTensor out = {shape.rows, shape.cols, {}};
   out.values.resize(static_cast<size_t>(shape.count()));
-  format->view(matrix, shape, tables_of(checkpoint))
-      ->unpack_rows(0, Matrix(out.values.data(), shape.rows, shape.cols));
+  with_unchanged(checkpoint, [&] {
+    format->view(matrix, shape, tables_of(checkpoint))
+        ->unpack_rows(0, Matrix(out.values.data(), shape.rows, shape.cols));
+  });
   return out;
 }
 

@@ -169,8 +169,9 @@ void LoadedModelImpl::score(std::vector<int32_t> tokens, std::shared_ptr<JobCont
     ScoreResult result;
     try {
       cached_.clear();
-      opened_.checkpoint().check_unchanged();
-      result.logprobs = next_token_logprobs(decoder_, tokens, control->abort, pool_);
+      with_unchanged(opened_.checkpoint(), [&] {
+        result.logprobs = next_token_logprobs(decoder_, tokens, control->abort, pool_);
+      });
     } catch (...) {
       const Error error = current_error();
       on_done(result, &error);
@@ -190,7 +191,7 @@ void LoadedModelImpl::fill_context(int64_t tokens, std::shared_ptr<JobControl> c
     try {
       cached_.clear();
       decoder_.fill(tokens, control->abort);
-      opened_.checkpoint().touch();
+      with_unchanged(opened_.checkpoint(), [&] { opened_.checkpoint().touch(); });
       cached_.assign(static_cast<size_t>(tokens), 0);
       kv_cache_used_ = decoder_.kv_cache_used();
     } catch (...) {
@@ -226,15 +227,17 @@ void LoadedModelImpl::trim(Trim what, std::shared_ptr<JobControl> control,
     }
     const uint64_t bytes = decoder_.trim();
     kv_cache_used_ = decoder_.kv_cache_used();
+    release_free_heap();
     on_done(bytes, nullptr);
   };
   thread_.post(std::move(task));
 }
 
 void LoadedModelImpl::forward(std::span<const int32_t> tokens, const JobControl& control) {
-  opened_.checkpoint().check_unchanged();
-  decoder_.forward(tokens, LogitRows::kLast, control.abort, [this](int64_t, Matrix logits) {
-    logits_.assign(logits.row(0), logits.row(0) + logits.cols);
+  with_unchanged(opened_.checkpoint(), [&] {
+    decoder_.forward(tokens, LogitRows::kLast, control.abort, [this](int64_t, Matrix logits) {
+      logits_.assign(logits.row(0), logits.row(0) + logits.cols);
+    });
   });
   cached_.insert(cached_.end(), tokens.begin(), tokens.end());
   kv_cache_used_.store(decoder_.kv_cache_used(), std::memory_order_relaxed);
@@ -297,7 +300,10 @@ void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobCont
 uint64_t peak_memory_bytes() { return peak_resident_bytes(); }
 
 std::shared_ptr<LoadedModel> LoadedModel::load(const LoadRequest& request, JobControl& control) {
-  return std::make_shared<LoadedModelImpl>(request, control);
+  return {new LoadedModelImpl(request, control), [](LoadedModelImpl* model) {
+            delete model;
+            release_free_heap();
+          }};
 }
 
 }  // namespace subbit

@@ -7,6 +7,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "decoding/decoder.h"
 #include "memory/system_memory.h"
+#include "models/linear_loader.h"
 #include "models/model.h"
 #include "runtime/opened_model.h"
 
@@ -24,6 +25,7 @@ struct Source {
   std::vector<TensorLength> tensors;
   uint64_t file_bytes = 0;
   uint64_t copied_bytes = 0;
+  int most_terms = 0;
 };
 
 int64_t body_weights(const Manifest& manifest) {
@@ -83,6 +85,7 @@ PlannedLoad plan_source(const Source& source, const MemoryRequest& request) {
   out.request.weights =
       weight_facts(manifest, out.request.config, source.tensors, source.file_bytes);
   out.request.weights.copied = source.copied_bytes;
+  out.request.weights.most_terms = source.most_terms;
   out.request.backend_scratch = cpu_scratch_bytes;
   const int64_t context = checked_context(request, out.request.config);
   out.request.options = Decoder::memory_options(context, kv_type(request.kv_cache));
@@ -121,7 +124,7 @@ PlannedLoad plan_shape(const MemoryRequest& request) {
   }
   const Json config = Json::parse(request.config, where);
   const Architecture& architecture = find_architecture(config, where);
-  Source source{config, where, {}, 0, 0};
+  Source source{config, where, {}, 0, 0, 1};
   source.tensors =
       imagined_tensors(architecture.manifest(config, where),
                        architecture.parse_config(config, where), request.bits_per_weight);
@@ -140,7 +143,8 @@ PlannedLoad plan_load(const Checkpoint& checkpoint, const MemoryRequest& request
                 checkpoint.path(),
                 {},
                 checkpoint.file_bytes(),
-                checkpoint.private_bytes()};
+                checkpoint.private_bytes(),
+                most_terms(checkpoint.config())};
   for (const TensorView& tensor : checkpoint.tensors()) {
     source.tensors.push_back({tensor.name, tensor.bytes.size()});
   }

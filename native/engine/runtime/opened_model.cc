@@ -22,7 +22,9 @@ OpenedModel::OpenedModel(const std::string& path, bool unpack_to_float, JobContr
     : checkpoint_(open(path, control)) {
   report(control, unpack_to_float ? "unpack" : "verify", path);
   const auto mode = unpack_to_float ? WeightMode::kUnpackedFloat : WeightMode::kAsStored;
-  model_ = find_architecture(checkpoint_.config(), path).load(checkpoint_, mode);
+  with_unchanged(checkpoint_, [&] {
+    model_ = find_architecture(checkpoint_.config(), path).load(checkpoint_, mode);
+  });
 }
 
 int resolve_threads(int requested) {

@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include "engine.h"
@@ -374,6 +376,26 @@ TEST(a_real_model_is_compressed_to_its_target_by_mixing_ranks) {
   // One step of 32 in its smallest linear is 64 * 128 signs or 0.04 bits of this body.
   EXPECT(result.bits_per_weight_body > 1.5 - 0.04);
   for (const CompressedLinear& linear : result.linears) EXPECT(linear.output_error < 0.6);
+}
+
+TEST(an_original_that_vanishes_under_the_work_is_an_error_by_name_and_nothing_is_written) {
+  const std::string source = test::temporary_directory() + "/source";
+  fs::copy(test::fixture("models/tiny-llama"), source);
+  const std::string file = source + "/model.safetensors";
+  const std::string out = test::temporary_directory() + "/out";
+  CompressRequest request = request_for("tiny-llama", out);
+  request.source = source;
+  JobControl control;
+  control.on_progress = [&](const Progress& progress) {
+    if (progress.phase != "fit" || !fs::exists(file)) return;
+    // First its name, so that no look at size and time can tell.
+    const int handle = open(file.c_str(), O_RDWR | O_CLOEXEC);
+    fs::remove(file);
+    EXPECT_EQ(ftruncate(handle, 4096), 0);
+    close(handle);
+  };
+  EXPECT_ERROR(ErrorCode::kFileError, "was lost", compress(request, control));
+  EXPECT(!fs::exists(out + "/model.safetensors"));
 }
 
 }  // namespace

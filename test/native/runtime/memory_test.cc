@@ -1,9 +1,11 @@
 // Memory of a loaded model: what is planned from headers is what is touched, what does not fit is
 // refused before anything is loaded, and an allocation that fails anywhere is an error by name.
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <future>
 #include <iterator>
+#include <unistd.h>
 
 #include "engine.h"
 #include "support/allocations.h"
@@ -213,6 +215,49 @@ TEST(a_weight_file_that_is_cut_or_rewritten_under_a_model_is_an_error_by_name) {
   std::filesystem::resize_file(file, 100);
   EXPECT_EQ(run_full(*model), "FILE_ERROR");
   EXPECT_ERROR(ErrorCode::kCorruptFile, "", load(request_for(directory)));
+}
+
+/// A model's weight file, which loses its tensors at a word, and first its name: then no look at
+/// size and time can find out, and only reading a lost page does.
+class SpoiledFile {
+ public:
+  explicit SpoiledFile(const std::string& path)
+      : path_(path), handle_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
+  ~SpoiledFile() { close(handle_); }
+  void spoil() const {
+    std::filesystem::remove(path_);
+    EXPECT_EQ(ftruncate(handle_, 4096), 0);
+  }
+
+ private:
+  std::string path_;
+  int handle_;
+};
+
+TEST(weights_that_vanish_between_the_looks_are_an_error_by_name_and_no_crash) {
+  const std::string directory = copy_of("models/tiny-llama");
+  const SpoiledFile file(directory + "/model.safetensors");
+  const auto model = load(request_for(directory));
+  EXPECT_EQ(run_full(*model), "");
+  file.spoil();
+  EXPECT_EQ(run_full(*model), "FILE_ERROR");
+  EXPECT_EQ(run_full(*model), "FILE_ERROR");
+  model->dispose();
+  EXPECT_EQ(run_full(*load(request_for(test::fixture("models/tiny-llama")))), "");
+}
+
+TEST(an_evaluation_whose_weights_vanish_is_an_error_by_name) {
+  const std::string directory = copy_of("models/tiny-llama");
+  const SpoiledFile file(directory + "/model.safetensors");
+  EvaluateRequest request;
+  request.path = directory;
+  request.threads = 2;
+  request.windows = {std::vector<int32_t>(20, 1), std::vector<int32_t>(20, 2)};
+  JobControl control;
+  control.on_progress = [&](const Progress& progress) {
+    if (progress.phase == std::string("evaluate") && progress.loaded == 1) file.spoil();
+  };
+  EXPECT_ERROR(ErrorCode::kFileError, "was lost", evaluate(request, control));
 }
 
 TEST(a_weight_file_that_is_replaced_or_removed_under_a_model_does_no_harm) {

@@ -268,7 +268,7 @@ std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, flo
 uint64_t GroupFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) const {
   uint64_t codes = 0;
   uint64_t operands = 0;
-  for (const auto& [shape, bytes, tokens] : matrices) {
+  for (const auto& [shape, bytes, tokens, terms] : matrices) {
     const GroupLayout layout = layout_of(coding_, shape);
     const GroupKernel& kernel = kernel_for(coding_, layout.group);
     const int64_t operand =

@@ -178,7 +178,7 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   const SignOperand& operand = operand_for(in, scratch, pool);
 
   const int64_t sums_stride = tokens * rows;  // from a term to the next
-  const size_t held = std::min<size_t>(terms, 2);
+  const size_t held = std::min<size_t>(terms, PlannedMatrix::kMostHeldTerms);
   int32_t* const sums = reserve(scratch.sums, static_cast<int64_t>(held) * sums_stride);
   const std::span<int32_t> exponents(reserve(scratch.exponents, tokens),
                                      static_cast<size_t>(tokens));
@@ -240,15 +240,17 @@ class PackedFormat final : public Format {
   }
 };
 
-/// The input's operand and, where a linear scales its own input, what that is made from; the sums,
-/// of two terms; and the first stage of the widest factored term that so many bytes can hold: its
+/// The input's operand and, where a linear scales its own input, what that is made from; the sums of
+/// each term; and the first stage of the widest factored term that so many bytes can hold: its
 /// integers, their floats, and the operand made of them.
 uint64_t PackedFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) const {
   int64_t tokens = 0;
   int64_t columns = 0;
   int64_t outputs = 0;
   int64_t rank = 0;
-  for (const auto& [shape, bytes, most_tokens] : matrices) {
+  int terms = 1;
+  for (const auto& [shape, bytes, most_tokens, most_terms] : matrices) {
+    terms = std::max(terms, std::min(most_terms, PlannedMatrix::kMostHeldTerms));
     const auto sides = static_cast<uint64_t>(shape.rows + shape.cols);
     tokens = std::max(tokens, most_tokens);
     columns = std::max(columns, shape.cols);
@@ -259,7 +261,7 @@ uint64_t PackedFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) co
     return sizeof(float) * static_cast<uint64_t>(tokens * count);
   };
   return sign_operand_bytes(tokens, columns) + floats(columns) +
-         quantized_rows_bytes(tokens, columns) + 2 * floats(outputs) + 2 * floats(rank) +
+         quantized_rows_bytes(tokens, columns) + static_cast<uint64_t>(terms) * floats(outputs) + 2 * floats(rank) +
          quantized_rows_bytes(tokens, rank) + sign_operand_bytes(tokens, rank);
 }
 
