@@ -10,6 +10,7 @@ import { calibrationWindows } from "./calibration.js";
 import { invalidOption } from "./check.js";
 import { ModelError } from "./errors.js";
 import { type ProgressEvent, runJob } from "./job.js";
+import { tokenizerBytesOf } from "./memory.js";
 import { type NativeCompressResult, nativeAddon } from "./native.js";
 import { type CompressOptions, resolveCompress } from "./options.js";
 import { type CompressionPlan, planOf } from "./plan.js";
@@ -175,6 +176,8 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
       const calibration = await calibrationWindows({ ...options, ...shared });
       const state = options.state ?? `${staging.out}.state`;
       const { effort, threads, target, keep, forms, ends } = options;
+      const { memoryBudget, onInsufficientMemory } = options;
+      const tokenizerBytes = await tokenizerBytesOf(source.tokenizerFiles);
       const result = await runJob(
         (report) =>
           nativeAddon().compress(
@@ -190,6 +193,9 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
               seed: BigInt(options.seed),
               threads,
               state,
+              memoryBudget,
+              onInsufficientMemory,
+              tokenizerBytes,
             },
             report,
           ),

@@ -300,6 +300,17 @@ export interface NativeCompressPlan {
     effort: "fast" | "balanced" | "max";
     ms: number;
     peakBytes: number;
+    privateBytes: number;
+    memory: {
+      original: number;
+      result: number;
+      process: number;
+      threads: number;
+      tokenizer: number;
+      embeddings: number;
+      text: number;
+      stages: { name: string; bytes: number }[];
+    };
     stages: NativeStageTime[];
   }[];
   gemmGflops: number;
@@ -308,6 +319,7 @@ export interface NativeCompressPlan {
 export interface NativeCompressPlanRequest extends NativeForm {
   source: string;
   threads: number;
+  tokenizerBytes: number;
   calibration: Record<"fast" | "balanced" | "max", { windows: number; tokens: number }>;
 }
 
@@ -320,6 +332,9 @@ export interface NativeCompressRequest extends NativeForm {
   threads: number;
   state: string;
   stages?: NativeStages;
+  memoryBudget?: number;
+  onInsufficientMemory?: "throw" | "ignore";
+  tokenizerBytes?: number;
 }
 
 export interface NativeCompressResult {

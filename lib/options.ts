@@ -197,6 +197,16 @@ export interface CompressOptions extends CacheOptions {
    * removed when all is done; a directory named here is left alone.
    */
   state?: string;
+  /**
+   * How much memory the work may take beside mapped files: bytes, or such as "8GB". Default: what
+   * the system has and allows.
+   */
+  memoryBudget?: number | string;
+  /**
+   * Where the plan is over the limit: `"throw"`, before the work begins, or `"ignore"`. Default
+   * `"throw"`.
+   */
+  onInsufficientMemory?: "throw" | "ignore";
   threads?: number;
   signal?: AbortSignal;
 }
@@ -422,6 +432,8 @@ export function resolveCompress(options: CompressOptions) {
     "seed",
     "overwrite",
     "state",
+    "memoryBudget",
+    "onInsufficientMemory",
     "threads",
     "signal",
     "cacheDir",
@@ -438,6 +450,12 @@ export function resolveCompress(options: CompressOptions) {
     seed: numberOf(options, "seed", 0, whole(0)),
     overwrite: options.overwrite ?? false,
     state: options.state === undefined ? undefined : checkText("state", options.state),
+    memoryBudget: bytesOf("memoryBudget", options.memoryBudget),
+    onInsufficientMemory: checkChoice(
+      "onInsufficientMemory",
+      options.onInsufficientMemory ?? "throw",
+      ["throw", "ignore"] as const,
+    ),
     threads: threadsOf(options.threads),
     signal: checkSignal("signal", options.signal),
     cacheDir: cacheDirOf(options.cacheDir),

@@ -5,6 +5,7 @@
  */
 import { sizesByEffort } from "./calibration.js";
 import { runJob } from "./job.js";
+import { tokenizerBytesOf } from "./memory.js";
 import { type NativeCompressPlan, nativeAddon } from "./native.js";
 import { type Effort, type PlanOptions, resolvePlan } from "./options.js";
 import { type ModelSource, resolveSource } from "./source.js";
@@ -28,9 +29,27 @@ export interface PlannedTensor {
 export interface PredictedCost {
   effort: Effort;
   ms: number;
-  /** Of memory, beside the mapped files of the model. */
+  /** The most that the process will hold: what the system will call its peak resident size. */
   peakBytes: number;
+  /** Of it, without the mapped files, whose pages the system can take back: what must fit. */
+  privateBytes: number;
+  memory: CompressMemory;
   stages: { name: string; ms: number }[];
+}
+
+/** Where a compression's memory goes, in bytes. Of the stages, one after another, one is held. */
+export interface CompressMemory {
+  /** Mapped files: of the model it starts from, and what is finished of the new one. */
+  original: number;
+  result: number;
+  process: number;
+  threads: number;
+  tokenizer: number;
+  /** Embeddings and head as they will be written. */
+  embeddings: number;
+  /** The calibration text's tokens. */
+  text: number;
+  stages: { name: string; bytes: number }[];
 }
 
 export interface CompressionPlan {
@@ -64,10 +83,11 @@ export async function planCompression(
   try {
     const text = { source: resolved, tokenizer, calibration, signal, onProgress };
     const sizes = await sizesByEffort(text);
+    const tokenizerBytes = await tokenizerBytesOf(resolved.tokenizerFiles);
     const plan = await runJob(
       (report) =>
         nativeAddon().planCompress(
-          { source: resolved.path, ...request, calibration: sizes },
+          { source: resolved.path, ...request, tokenizerBytes, calibration: sizes },
           report,
         ),
       { signal, onProgress },

@@ -2,7 +2,15 @@
 import { Command, Option } from "commander";
 
 import { compress } from "../compress.js";
-import type { Calibration, CompressTarget, Effort, EndBits, Forms, Keep } from "../options.js";
+import {
+  bytesOf,
+  type Calibration,
+  type CompressTarget,
+  type Effort,
+  type EndBits,
+  type Forms,
+  type Keep,
+} from "../options.js";
 import { planCompression } from "../plan.js";
 import { keepRule, number, whole } from "./arguments.js";
 import { planJson, planText, reportJson, reportText } from "./plan.js";
@@ -27,6 +35,7 @@ interface Options {
   seed?: number;
   overwrite?: true;
   threads?: number;
+  memory?: string;
   json?: true;
 }
 
@@ -57,7 +66,8 @@ export function compressCommand(signal: AbortSignal): Command {
       }
       const { out, effort, seed, overwrite, threads } = options;
       if (!out) return command.error("error: required option '--out <dir>' not specified");
-      const rest = { effort, seed, overwrite, threads, ...(calibration && { calibration }) };
+      const work = { effort, seed, overwrite, threads, ...memoryOf(options) };
+      const rest = { ...work, ...(calibration && { calibration }) };
       const job = compress(source, { ...form, ...rest, out, signal });
       for await (const event of job) progress.show(event);
       progress.clear();
@@ -120,7 +130,17 @@ function addWork(command: Command): void {
     .option("--seed <n>", "the same seed gives the same bytes (default: 0)", whole)
     .option("--overwrite", "replace <dir> if it exists")
     .option("--threads <n>", "threads (default: the machine's performance cores)", whole)
+    .option(
+      "--memory <size>",
+      "what the work may take, such as 8GB, or `any` (default: what the machine has)",
+    )
     .option("--json", "print one JSON object");
+}
+
+/** How much memory the work may take. */
+function memoryOf({ memory }: Options) {
+  if (memory === "any") return { onInsufficientMemory: "ignore" as const };
+  return memory === undefined ? {} : { memoryBudget: bytesOf("--memory", memory) };
 }
 
 /** What the compressed model is to look like. */

@@ -33,10 +33,12 @@ export function planJson(plan: CompressionPlan) {
     bits_per_weight: plan.bitsPerWeight,
     memory: { bytes: plan.memory.bytes, context_length: plan.memory.contextLength },
     gemm_gflops: plan.gemmGflops,
-    costs: plan.costs.map(({ effort, ms, peakBytes, stages }) => ({
+    costs: plan.costs.map(({ effort, ms, peakBytes, privateBytes, memory, stages }) => ({
       effort,
       predicted_ms: ms,
       predicted_peak_bytes: peakBytes,
+      predicted_private_bytes: privateBytes,
+      memory,
       stages,
     })),
     tensors: plan.tensors.map(({ bitsPerWeight, predictedError, ...tensor }) => ({
@@ -164,14 +166,28 @@ function costText({ costs, gemmGflops }: CompressionPlan): string[] {
   const rows = costs.map((cost) => [
     cost.effort,
     duration(cost.ms),
-    byteSize(cost.peakBytes),
+    byteSize(cost.privateBytes),
+    memoryText(cost),
     stagesText(cost.stages),
   ]);
   return [
     `predicted cost on this machine (matrix products: ${gemmGflops.toFixed(0)} GFLOP/s)`,
-    table([["effort", "time", "memory", "of which"], ...rows]),
+    table([["effort", "time", "memory", "most of it", "time goes to"], ...rows]),
+    "memory: private to the process at its peak, beside up to " +
+      `${mappedText(costs)} of mapped files`,
     "",
   ];
+}
+
+/** The largest part, which is what a smaller machine would have to do without. */
+function memoryText({ memory }: PredictedCost): string {
+  const largest = [...memory.stages].sort((a, b) => b.bytes - a.bytes)[0];
+  return largest ? `${largest.name} ${byteSize(largest.bytes)}` : "";
+}
+
+function mappedText(costs: readonly PredictedCost[]): string {
+  const most = costs.map(({ memory }) => memory.original + memory.result);
+  return byteSize(Math.max(0, ...most));
 }
 
 function stagesText(stages: readonly { name: string; ms: number }[]): string {

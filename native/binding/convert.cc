@@ -213,6 +213,14 @@ CompressRequest to_compress_request(const Napi::Object& in) {
   out.threads = small_integer(in, "threads");
   out.state = text(in, "state");
   if (!optional(in, "stages").IsNull()) read_stages(in.Get("stages").ToObject(), out.stages);
+  if (!optional(in, "memoryBudget").IsNull())
+    out.memory_budget = static_cast<uint64_t>(integer(in, "memoryBudget"));
+  if (!optional(in, "onInsufficientMemory").IsNull() &&
+      text(in, "onInsufficientMemory") == "ignore") {
+    out.over_limit = OverLimit::kIgnore;
+  }
+  if (!optional(in, "tokenizerBytes").IsNull())
+    out.tokenizer_bytes = static_cast<uint64_t>(integer(in, "tokenizerBytes"));
   return out;
 }
 

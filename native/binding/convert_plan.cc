@@ -74,12 +74,37 @@ Napi::Object from_tensor(Napi::Env env, const PlannedTensor& tensor) {
   return out;
 }
 
+Napi::Object from_compress_memory(Napi::Env env, const CompressMemory& memory) {
+  Napi::Object out = Napi::Object::New(env);
+  const auto set = [&](const char* name, uint64_t bytes) {
+    out.Set(name, static_cast<double>(bytes));
+  };
+  set("original", memory.original);
+  set("result", memory.result);
+  set("process", memory.process);
+  set("threads", memory.threads);
+  set("tokenizer", memory.tokenizer);
+  set("embeddings", memory.ends);
+  set("text", memory.text);
+  Napi::Array stages = Napi::Array::New(env, memory.stages.size());
+  for (uint32_t i = 0; i < memory.stages.size(); ++i) {
+    Napi::Object stage = Napi::Object::New(env);
+    stage.Set("name", memory.stages[i].name);
+    stage.Set("bytes", static_cast<double>(memory.stages[i].bytes));
+    stages.Set(i, stage);
+  }
+  out.Set("stages", stages);
+  return out;
+}
+
 Napi::Object from_cost(Napi::Env env, const PredictedCost& cost) {
   const char* const efforts[] = {"fast", "balanced", "max"};
   Napi::Object out = Napi::Object::New(env);
   out.Set("effort", efforts[static_cast<int>(cost.effort)]);
   out.Set("ms", cost.ms);
-  out.Set("peakBytes", static_cast<double>(cost.peak_bytes));
+  out.Set("peakBytes", static_cast<double>(cost.memory.peak()));
+  out.Set("privateBytes", static_cast<double>(cost.memory.private_bytes()));
+  out.Set("memory", from_compress_memory(env, cost.memory));
   out.Set("stages", from_stage_times(env, cost.stages));
   return out;
 }
@@ -123,6 +148,7 @@ CompressPlanRequest to_compress_plan_request(const Napi::Object& in) {
   CompressPlanRequest out;
   out.compress.source = text(in, "source");
   out.compress.threads = static_cast<int>(number(in, "threads"));
+  out.compress.tokenizer_bytes = static_cast<uint64_t>(number(in, "tokenizerBytes"));
   read_plan_options(in, out.compress);
   const Napi::Object sizes = object(in, "calibration");
   out.fast = to_size(object(sizes, "fast"));

@@ -436,6 +436,9 @@ struct CompressRequest {
   std::string state;  // a directory for finished blocks; empty: `out` + ".state"
   bool tune = true;   // false: blocks stay as they were fitted, to see what tuning is worth
   CompressStages stages;
+  uint64_t memory_budget = 0;  // 0: what the system allows
+  OverLimit over_limit = OverLimit::kThrow;
+  uint64_t tokenizer_bytes = 0;  // what text work holds meanwhile
 };
 
 struct CompressedLinear {
@@ -469,13 +472,39 @@ struct StageTime {
   double ms = 0;
 };
 
-/// What an effort would cost on this machine: predicted, from operation counts and the speeds that
-/// were measured for it.
+struct StageBytes {
+  std::string name;
+  uint64_t bytes = 0;
+};
+
+/// What a compression will hold, planned from headers and sizes alone: some parts all the time, and
+/// of the stages one after another.
+struct CompressMemory {
+  uint64_t original = 0;  // mapped: the model it starts from
+  uint64_t result = 0;    // mapped: finished blocks, and what is written of them
+  uint64_t process = 0;   // what the process held before, and what running adds
+  uint64_t threads = 0;
+  uint64_t tokenizer = 0;
+  uint64_t ends = 0;  // embeddings and head as they will be written
+  uint64_t text = 0;  // tokens
+  std::vector<StageBytes> stages;
+
+  uint64_t private_bytes() const {
+    uint64_t most = 0;
+    for (const StageBytes& stage : stages) most = stage.bytes > most ? stage.bytes : most;
+    return process + threads + tokenizer + ends + text + most;
+  }
+  /// What the process will measure as its peak resident size, if no page is taken back.
+  uint64_t peak() const { return original + result + private_bytes(); }
+};
+
+/// What an effort would cost on this machine: time from operation counts and the speeds that were
+/// measured for it.
 struct PredictedCost {
   Effort effort = Effort::kBalanced;
   std::vector<StageTime> stages;
   double ms = 0;
-  uint64_t peak_bytes = 0;  // beside the mapped files
+  CompressMemory memory;
 };
 
 /// Everything that is settled before the work begins.

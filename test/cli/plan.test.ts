@@ -19,7 +19,16 @@ const plan: CompressionPlan = {
   bytes: 10_000,
   bodyBytes: 2500,
   memory: { bytes: 20_480, contextLength: 256 },
-  costs: [{ effort: "fast", ms: 61_000, peakBytes: 2 ** 20, stages: [{ name: "fit", ms: 6e4 }] }],
+  costs: [
+    {
+      ...{ effort: "fast", ms: 61_000, peakBytes: 2 ** 21, privateBytes: 2 ** 20 },
+      memory: {
+        ...{ original: 2 ** 19, result: 2 ** 19, process: 4000, threads: 900, tokenizer: 0 },
+        ...{ embeddings: 50, text: 60, stages: [{ name: "tune", bytes: 2 ** 19 }] },
+      },
+      stages: [{ name: "fit", ms: 6e4 }],
+    },
+  ],
   gemmGflops: 42.4,
 };
 

@@ -109,7 +109,16 @@ const fakePlan: NativeCompressPlan = {
   bodyBytes: 5,
   memoryBytes: 9,
   contextLength: 16,
-  costs: [{ effort: "fast", ms: 1000, peakBytes: 4096, stages: [{ name: "fit", ms: 1000 }] }],
+  costs: [
+    {
+      ...{ effort: "fast", ms: 1000, peakBytes: 4096, privateBytes: 3072 },
+      memory: {
+        ...{ original: 512, result: 512, process: 1024, threads: 256, tokenizer: 256 },
+        ...{ embeddings: 256, text: 256, stages: [{ name: "tune", bytes: 1024 }] },
+      },
+      stages: [{ name: "fit", ms: 1000 }],
+    },
+  ],
   gemmGflops: 40,
 };
 

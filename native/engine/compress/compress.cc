@@ -12,11 +12,13 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/check.h"
+#include "base/process.h"
 #include "base/rng.h"
 #include "base/thread_pool.h"
 #include "compress/block_stages.h"
 #include "compress/block_store.h"
 #include "compress/calibrate.h"
+#include "compress/compression_memory.h"
 #include "compress/cost.h"
 #include "compress/fingerprint.h"
 #include "compress/learn_tables.h"
@@ -27,6 +29,7 @@
 #include "engine.h"
 #include "formats/registry.h"
 #include "io/checkpoint.h"
+#include "memory/system_memory.h"
 #include "models/model.h"
 
 namespace subbit {
@@ -40,7 +43,9 @@ int iterations_of(Effort effort) { return effort == Effort::kFast ? 40 : 150; }
 constexpr int64_t kGradientWindows = 32;
 constexpr int64_t kMostGradientBytes = int64_t{8} << 30;
 
-int64_t model_weights(const Manifest& manifest) { return manifest.parameters; }
+bool fits_gradients(const Manifest& manifest) {
+  return manifest.parameters * int64_t{4} <= kMostGradientBytes;
+}
 
 /// The squared gradients behind a block, damped, their mean one.
 std::vector<float> channel_weights(const std::vector<float>& gradients) {
@@ -102,12 +107,20 @@ Tunable tunable(const CompressionPlan& plan) {
   return signs <= kMostTunedSigns ? Tunable::kYes : Tunable::kTooLarge;
 }
 
+/// What is compressed, and where.
+struct Source {
+  const Checkpoint* checkpoint = nullptr;
+  const Manifest* manifest = nullptr;
+  const Model* model = nullptr;
+  uint64_t process_bytes = 0;  // resident before the work
+};
+
 /// What `request` would cost with calibration text of this size.
 PredictedCost cost_of(const CompressRequest& request, const CompressionPlan& plan,
-                      const Model& model, CalibrationSize text, const MachineSpeeds& speeds) {
+                      const Source& source, CalibrationSize text, const MachineSpeeds& speeds) {
   CostRequest cost;
   cost.plan = &plan;
-  cost.model = &model;
+  cost.model = source.model;
   cost.effort = request.effort;
   cost.fit_iterations = iterations_of(request.effort);
   if (request.tune) cost.blocks = block_schedule(request.effort, request.stages);
@@ -115,7 +128,12 @@ PredictedCost cost_of(const CompressRequest& request, const CompressionPlan& pla
   if (tunable(plan) != Tunable::kYes) cost.tune.steps = 0;
   if (cost.tune.steps == 0) cost.tune.teacher_tokens = 0;
   cost.gradient_windows = std::min(gradient_windows_of(request, cost.blocks), text.windows);
+  if (!fits_gradients(*source.manifest)) cost.gradient_windows = 0;
   cost.calibration = text;
+  cost.original_bytes = source.checkpoint->file_bytes() + source.checkpoint->private_bytes();
+  cost.process.threads = request.threads > 0 ? request.threads : ThreadPool::default_threads();
+  cost.process.process_bytes = source.process_bytes;
+  cost.process.tokenizer_bytes = request.tokenizer_bytes;
   return predict_cost(cost, speeds);
 }
 
@@ -133,6 +151,7 @@ class Compression {
 
  private:
   CompressResult run_all();
+  void report_plan() const;
   void find_stored_blocks();
   void compress_missing_blocks();
   void measure_gradients_once();
@@ -150,6 +169,7 @@ class Compression {
 
   const CompressRequest& request_;
   JobControl& control_;
+  uint64_t process_bytes_ = process_memory().resident;  // before anything is opened
   Checkpoint checkpoint_;
   const Architecture& architecture_;
   Manifest manifest_;
@@ -277,9 +297,8 @@ void Compression::report_update(size_t block, const std::string& stage, double e
 
 /// Importances of outputs: for the fits, and for the channels of the residual stream.
 void Compression::measure_gradients_once() {
-  const bool fits = model_weights(manifest_) * int64_t{4} <= kMostGradientBytes;
   const int64_t windows = gradient_windows_of(request_, schedule_);
-  if (windows == 0 || !fits) return;
+  if (windows == 0 || !fits_gradients(manifest_)) return;
   gradients_ =
       measure_gradients({&manifest_, model_.get(), request_.calibration, windows}, pool_, control_);
 }
@@ -464,13 +483,35 @@ CompressResult Compression::run() {
   return result;
 }
 
+/// What the work will hold at most, before it begins.
+void Compression::report_plan() const {
+  if (!control_.on_progress) return;
+  const auto megabytes = [](uint64_t bytes) {
+    return std::to_string((bytes + 999'999) / 1'000'000);
+  };
+  const CompressMemory& memory = predicted_.memory;
+  control_.on_progress({"plan", 0, 0,
+                        "at most " + megabytes(memory.private_bytes()) + " MB of memory, and " +
+                            megabytes(memory.original + memory.result) + " MB of mapped files"});
+}
+
 CompressResult Compression::run_all() {
   find_stored_blocks();
   speeds_ = measure_speeds(pool_);
-  predicted_ = cost_of(request_, plan_, *model_, size_of(request_.calibration), speeds_);
+  release_free_heap();
+  predicted_ = cost_of(request_, plan_, {&checkpoint_, &manifest_, model_.get(), process_bytes_},
+                       size_of(request_.calibration), speeds_);
+  if (request_.over_limit != OverLimit::kIgnore) {
+    check_compression_memory(
+        predicted_.memory, memory_limit(request_.memory_budget, system_memory(), process_memory()));
+  }
+  report_plan();
   for (const PlainTensor& end : plan_.ends) ends_.push_back(make_plain(end, checkpoint_));
   compress_missing_blocks();
+  // The stages' own blocks would stay in the heap beside the next stage's.
+  release_free_heap();
   tune_blocks();
+  release_free_heap();
   learn_tables_once();
   const std::vector<FinishedTensor> tables = table_files(tables_);
   const WrittenModel written = write_model(
@@ -520,6 +561,7 @@ CompressPlan plan_compress(const CompressPlanRequest& request, JobControl& contr
   CompressPlan result = describe_plan(plan, plan_request);
   if (control.abort.load()) throw Error(ErrorCode::kAborted, "the plan was aborted");
   ThreadPool pool(compress.threads > 0 ? compress.threads : ThreadPool::default_threads());
+  const uint64_t process = process_memory().resident;
   const MachineSpeeds speeds = measure_speeds(pool);
   result.gemm_gflops = speeds.gemm * 1e-9;
   const std::pair<Effort, CalibrationSize> texts[] = {{Effort::kFast, request.fast},
@@ -527,7 +569,8 @@ CompressPlan plan_compress(const CompressPlanRequest& request, JobControl& contr
                                                       {Effort::kMax, request.max}};
   for (const auto& [effort, text] : texts) {
     compress.effort = effort;
-    result.costs.push_back(cost_of(compress, plan, *model, text, speeds));
+    result.costs.push_back(
+        cost_of(compress, plan, {&checkpoint, &manifest, model.get(), process}, text, speeds));
   }
   return result;
 }

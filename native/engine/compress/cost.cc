@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/half.h"
 #include "compress/block.h"
+#include "compress/compression_memory.h"
 #include "compress/fit/coded/coded.h"
 #include "compress/tune/distillation.h"
 #include "compress/tune/teacher.h"
@@ -39,60 +40,12 @@ double best_seconds(const Work& work) {
   return best;
 }
 
-/// What is counted once for all stages.
-struct Counts {
-  double body_weights = 0;
-  double signs = 0;          // of all packed linears
-  double coded = 0;          // weights that an index or a word of signs stands for
-  double largest_block = 0;  // weights
-  double end_weights = 0;    // of the head
-  double hidden = 0;
-  double layers = 0;
-  double kv = 0;
-  double vocab = 0;
-  double window = 0;  // tokens
-};
-
-double signs_of(const LinearPlan& linear) {
-  double signs = 0;
-  for (const PackedSize::Term& term : linear.size.terms) {
-    const auto rows = static_cast<double>(linear.size.shape.rows);
-    const auto columns = static_cast<double>(term.columns);
-    signs += term.rank > 0 ? static_cast<double>(term.rank) * (rows + columns) : rows * columns;
-  }
-  return signs;
-}
-
-Counts count(const CostRequest& request) {
-  const ModelConfig& config = request.model->config();
-  Counts counts;
-  for (const BlockPlan& block : request.plan->blocks) {
-    double weights = 0;
-    for (const LinearPlan& linear : block.linears) {
-      weights += static_cast<double>(linear.size.shape.count());
-      counts.signs += signs_of(linear);
-      if (is_coded(linear.size)) counts.coded += static_cast<double>(linear.size.shape.count());
-    }
-    counts.largest_block = std::max(counts.largest_block, weights);
-  }
-  counts.body_weights = static_cast<double>(request.plan->body_weights);
-  counts.hidden = static_cast<double>(config.hidden_size);
-  counts.layers = static_cast<double>(config.num_hidden_layers);
-  counts.kv = static_cast<double>(config.num_key_value_heads * config.head_dim);
-  counts.vocab = static_cast<double>(config.vocab_size);
-  counts.end_weights = counts.hidden * counts.vocab;
-  const CalibrationSize& text = request.calibration;
-  counts.window =
-      static_cast<double>(text.tokens) / static_cast<double>(std::max<int64_t>(1, text.windows));
-  return counts;
-}
-
 /// Products with keys and values of half the window, on average.
-double attention_operations(const Counts& counts) {
+double attention_operations(const CostCounts& counts) {
   return 2.0 * counts.window * counts.hidden * counts.layers;
 }
 
-double calibrate_seconds(const CostRequest& request, const Counts& counts,
+double calibrate_seconds(const CostRequest& request, const CostCounts& counts,
                          const MachineSpeeds& speeds) {
   const double passes = request.blocks.trains() ? 2.0 : 1.0;  // of the original
   const double a_token = passes * (2.0 * counts.body_weights + attention_operations(counts)) +
@@ -148,13 +101,14 @@ double training_seconds(const CostRequest& request, const MachineSpeeds& speeds)
   return seconds;
 }
 
-double sample_seconds(const CostRequest& request, const Counts& counts,
+double sample_seconds(const CostRequest& request, const CostCounts& counts,
                       const MachineSpeeds& speeds) {
   const double a_token = 2.0 * (counts.body_weights + counts.end_weights);
   return static_cast<double>(request.tune.teacher_tokens) * a_token / (0.3 * speeds.gemm);
 }
 
-double tune_seconds(const CostRequest& request, const Counts& counts, const MachineSpeeds& speeds) {
+double tune_seconds(const CostRequest& request, const CostCounts& counts,
+                    const MachineSpeeds& speeds) {
   if (request.tune.steps == 0) return 0.0;
   const double window = std::max(1.0, counts.window);
   const double tokens =
@@ -171,62 +125,47 @@ double tune_seconds(const CostRequest& request, const Counts& counts, const Mach
          steps * (40.0 * counts.signs / speeds.stream + search_seconds(counts.coded, speeds));
 }
 
-double gradient_seconds(const CostRequest& request, const Counts& counts,
+double gradient_seconds(const CostRequest& request, const CostCounts& counts,
                         const MachineSpeeds& speeds) {
   const double tokens = static_cast<double>(request.gradient_windows) * counts.window;
   return tokens * 6.0 * (counts.body_weights + counts.end_weights) / (0.5 * speeds.gemm);
 }
 
-// ---- memory -------------------------------------------------------------------------------------
-
-double fit_bytes(const BlockPlan& block) {
-  double most = 0;
-  for (const LinearPlan& linear : block.linears) {
-    const auto m = static_cast<double>(linear.size.shape.rows);
-    const auto n = static_cast<double>(linear.size.shape.cols);
-    const double r =
-        linear.size.terms.empty() ? 0.0 : static_cast<double>(linear.size.terms[0].rank);
-    most = std::max(most, 4.0 * (3.0 * m * n + 4.0 * r * (m + n) + r * r));
-  }
-  return most;
-}
-
-/// The stream of hidden states as halves, and the linear at work or the block in training.
-double block_bytes(const CostRequest& request, const Counts& counts) {
-  const double streams = request.blocks.trains() ? 2.0 : 1.0;
-  const double states =
-      2.0 * streams * static_cast<double>(request.calibration.tokens) * counts.hidden;
-  double work = 0;
-  for (const BlockPlan& block : request.plan->blocks) work = std::max(work, fit_bytes(block));
-  if (request.blocks.trains()) work += 16.0 * counts.largest_block;
-  return states + work;
-}
-
-/// Latents with their moments, the tape of a pass, targets, and the teacher's sequences.
-double tune_bytes(const CostRequest& request, const Counts& counts) {
-  if (request.tune.steps == 0) return 0.0;
-  const ActivationWidths widths = request.model->activation_widths();
-  const double row = 4.0 *
-                     (4.0 * static_cast<double>(widths.hidden) +
-                      2.0 * static_cast<double>(widths.wide + widths.mixed)) *
-                     counts.layers;
-  constexpr double kPassRows = 512;
-  const double tape = std::max(counts.window, kPassRows) * row;
-  const double tokens =
-      static_cast<double>(request.calibration.tokens + request.tune.teacher_tokens);
-  const double columns = std::min(counts.vocab, counts.window + 512.0);
-  const double learning = 18.0 * counts.signs + tape + 256.0 * tokens +
-                          4.0 * columns * (3.0 * counts.window + counts.hidden);
-  const double writing = request.tune.teacher_tokens == 0
-                             ? 0.0
-                             : static_cast<double>(sequences_in_step(
-                                   request.model->config(), static_cast<int64_t>(counts.window))) *
-                                   4.0 *
-                                   (2.0 * counts.layers * counts.window * counts.kv + counts.vocab);
-  return std::max(learning, 18.0 * counts.signs + writing);
-}
-
 }  // namespace
+
+double signs_of(const LinearPlan& linear) {
+  double signs = 0;
+  for (const PackedSize::Term& term : linear.size.terms) {
+    const auto rows = static_cast<double>(linear.size.shape.rows);
+    const auto columns = static_cast<double>(term.columns);
+    signs += term.rank > 0 ? static_cast<double>(term.rank) * (rows + columns) : rows * columns;
+  }
+  return signs;
+}
+
+CostCounts count_work(const CostRequest& request) {
+  const ModelConfig& config = request.model->config();
+  CostCounts counts;
+  for (const BlockPlan& block : request.plan->blocks) {
+    double weights = 0;
+    for (const LinearPlan& linear : block.linears) {
+      weights += static_cast<double>(linear.size.shape.count());
+      counts.signs += signs_of(linear);
+      if (is_coded(linear.size)) counts.coded += static_cast<double>(linear.size.shape.count());
+    }
+    counts.largest_block = std::max(counts.largest_block, weights);
+  }
+  counts.body_weights = static_cast<double>(request.plan->body_weights);
+  counts.hidden = static_cast<double>(config.hidden_size);
+  counts.layers = static_cast<double>(config.num_hidden_layers);
+  counts.kv = static_cast<double>(config.num_key_value_heads * config.head_dim);
+  counts.vocab = static_cast<double>(config.vocab_size);
+  counts.end_weights = counts.hidden * counts.vocab;
+  const CalibrationSize& text = request.calibration;
+  counts.window =
+      static_cast<double>(text.tokens) / static_cast<double>(std::max<int64_t>(1, text.windows));
+  return counts;
+}
 
 MachineSpeeds measure_speeds(ThreadPool& pool) {
   constexpr int64_t kSize = 384;
@@ -258,7 +197,7 @@ MachineSpeeds measure_speeds(ThreadPool& pool) {
 }
 
 PredictedCost predict_cost(const CostRequest& request, const MachineSpeeds& speeds) {
-  const Counts counts = count(request);
+  const CostCounts counts = count_work(request);
   PredictedCost cost;
   cost.effort = request.effort;
   const auto add = [&](const char* name, double seconds) {
@@ -276,10 +215,7 @@ PredictedCost predict_cost(const CostRequest& request, const MachineSpeeds& spee
   add("tune blocks", training_seconds(request, speeds));
   add("sample", sample_seconds(request, counts, speeds));
   add("tune", tune_seconds(request, counts, speeds));
-  double ends = 0;
-  for (const PlainTensor& end : request.plan->ends) ends += static_cast<double>(end.spec.bytes());
-  cost.peak_bytes = static_cast<uint64_t>(
-      ends + std::max(block_bytes(request, counts), tune_bytes(request, counts)));
+  cost.memory = plan_compression_memory(request);
   return cost;
 }
 

@@ -10,6 +10,7 @@
 #include "compress/plan.h"
 #include "compress/tune/tune.h"
 #include "engine.h"
+#include "memory/plan_memory.h"
 #include "models/model.h"
 
 namespace subbit {
@@ -25,6 +26,20 @@ struct MachineSpeeds {
 /// Takes about a fifth of a second.
 MachineSpeeds measure_speeds(ThreadPool& pool);
 
+/// What is counted once for all stages.
+struct CostCounts {
+  double body_weights = 0;
+  double signs = 0;          // of all packed linears
+  double coded = 0;          // weights that an index or a word of signs stands for
+  double largest_block = 0;  // weights
+  double end_weights = 0;    // of the head
+  double hidden = 0;
+  double layers = 0;
+  double kv = 0;
+  double vocab = 0;
+  double window = 0;  // tokens
+};
+
 struct CostRequest {
   const CompressionPlan* plan = nullptr;
   const Model* model = nullptr;
@@ -34,7 +49,13 @@ struct CostRequest {
   TuneSchedule tune;  // 0 steps: none
   int64_t gradient_windows = 0;
   CalibrationSize calibration;
+  uint64_t original_bytes = 0;  // of the weight files
+  ProcessNeeds process;
 };
+
+CostCounts count_work(const CostRequest& request);
+/// Signs or indices of a packed linear.
+double signs_of(const LinearPlan& linear);
 
 PredictedCost predict_cost(const CostRequest& request, const MachineSpeeds& speeds);
 

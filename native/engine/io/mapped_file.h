@@ -32,8 +32,9 @@ class MappedFile {
   /// From the first whole page behind `header_bytes` on, reading is a fault from now on: a promise
   /// to have looked at a header alone is kept by the machine.
   void forbid(uint64_t header_bytes);
-  /// Throws kFileError when pages of the mapping were lost, or the file under this path is still the
-  /// one mapped but has been written or cut since. A file put in its place, or removed, is no harm: what is mapped stays whole.
+  /// Throws kFileError when pages of the mapping were lost, or the file under this path is still
+  /// the one mapped but has been written or cut since. A file put in its place, or removed, is no
+  /// harm: what is mapped stays whole.
   void check_unchanged() const;
 
  private:

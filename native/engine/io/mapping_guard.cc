@@ -1,7 +1,8 @@
-// The handler may run in any thread at any instruction, so it takes no lock and allocates nothing: it
-// walks a list whose entries are published whole, used again and never freed. The rest of a mapping
-// from the lost page on is replaced in one call, because a file that lost a page to a cut has lost
-// all behind it; jumping out of the kernel instead would leave its threads and locks as they were.
+// The handler may run in any thread at any instruction, so it takes no lock and allocates nothing:
+// it walks a list whose entries are published whole, used again and never freed. The rest of a
+// mapping from the lost page on is replaced in one call, because a file that lost a page to a cut
+// has lost all behind it; jumping out of the kernel instead would leave its threads and locks as
+// they were.
 #include "io/mapping_guard.h"
 
 #include <atomic>

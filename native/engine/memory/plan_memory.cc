@@ -53,6 +53,11 @@ uint64_t backend_scratch(const PlanRequest& request) {
 
 }  // namespace
 
+ProcessBytes process_bytes(const ProcessNeeds& needs) {
+  return {kThreadBytes * static_cast<uint64_t>(needs.threads + 1),
+          needs.process_bytes + kRunningBytes};
+}
+
 uint64_t kv_side_bytes(const ModelConfig& config, const MemoryOptions& options) {
   return static_cast<uint64_t>(kv_row_bytes(options.kv_cache, config.head_dim)) *
          static_cast<uint64_t>(config.num_key_value_heads) *
@@ -86,8 +91,9 @@ MemoryPlan plan_memory(const PlanRequest& request) {
   plan.loaded = weights.widened + weights.copied + kTensorBytes * weights.matrices.size();
   // Logits, their order, and their probabilities as doubles.
   plan.sampling = static_cast<uint64_t>(widths.vocab) * (4 + 4 + 8);
-  plan.threads = kThreadBytes * static_cast<uint64_t>(request.process.threads + 1);
-  plan.process = request.process.process_bytes + kRunningBytes;
+  const ProcessBytes process = process_bytes(request.process);
+  plan.threads = process.threads;
+  plan.process = process.process;
   plan.tokenizer = request.process.tokenizer_bytes;
   return plan;
 }

@@ -25,6 +25,13 @@ struct ProcessNeeds {
   uint64_t tokenizer_bytes = 0;  // what text work will add
 };
 
+/// What a process holds whatever runs in it.
+struct ProcessBytes {
+  uint64_t threads = 0;  // stacks and what workers keep for themselves
+  uint64_t process = 0;  // what was there before, and what running adds
+};
+ProcessBytes process_bytes(const ProcessNeeds& needs);
+
 struct PlanRequest {
   ModelConfig config;
   ActivationWidths widths;

@@ -109,6 +109,14 @@ uint64_t int4_length(Shape shape) {
 
 }  // namespace
 
+int most_terms(const Json& config) {
+  const Json* quantization = config.find("quantization_config");
+  const Json* terms = quantization == nullptr ? nullptr : quantization->find("most_terms");
+  const int64_t* number = terms == nullptr ? nullptr : terms->if_int();
+  constexpr int64_t kSensible = 64;
+  return number == nullptr || *number < 1 || *number > kSensible ? 0 : static_cast<int>(*number);
+}
+
 WeightFacts weight_facts(const Manifest& manifest, const ModelConfig& config,
                          std::span<const TensorLength> tensors, uint64_t file_bytes) {
   Counting counting(manifest, config);

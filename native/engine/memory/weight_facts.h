@@ -43,6 +43,10 @@ struct WeightFacts {
 WeightFacts weight_facts(const Manifest& manifest, const ModelConfig& config,
                          std::span<const TensorLength> tensors, uint64_t file_bytes);
 
+/// What a config says of the packed linear with most terms; 0 where it says nothing. A hint: plans
+/// are too large without it, and no kernel believes it.
+int most_terms(const Json& config);
+
 /// What a file with body linears at `bits` per weight, embeddings and head in int4 would hold.
 std::vector<TensorLength> imagined_tensors(const Manifest& manifest, const ModelConfig& config,
                                            double bits);

@@ -82,14 +82,6 @@ Linear load_linear(const LinearSpec& spec, BiasRule bias, WeightMode mode, Tenso
   return linear;
 }
 
-int most_terms(const Json& config) {
-  const Json* quantization = config.find("quantization_config");
-  const Json* terms = quantization == nullptr ? nullptr : quantization->find("most_terms");
-  const int64_t* number = terms == nullptr ? nullptr : terms->if_int();
-  constexpr int64_t kSensible = 64;
-  return number == nullptr || *number < 1 || *number > kSensible ? 0 : static_cast<int>(*number);
-}
-
 void check_quantization(const Json& config, const std::string& where) {
   const Json* quantization = config.find("quantization_config");
   if (quantization == nullptr || quantization->is_null()) return;

@@ -26,10 +26,6 @@ std::shared_ptr<const Weight> load_weight(const std::string& tensor_name, Shape 
 /// Refuses a checkpoint quantized by another tool, or by a layout this build does not know.
 void check_quantization(const Json& config, const std::string& where);
 
-/// What a config says of the linear with most terms; 0 where it says nothing. A hint: plans of
-/// memory, which read no tensor, are too large without it and no kernel believes it.
-int most_terms(const Json& config);
-
 inline constexpr int kLayoutVersion = 1;
 
 }  // namespace subbit

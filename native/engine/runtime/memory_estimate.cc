@@ -7,7 +7,6 @@
 #include "backend/cpu/cpu_backend.h"
 #include "decoding/decoder.h"
 #include "memory/system_memory.h"
-#include "models/linear_loader.h"
 #include "models/model.h"
 #include "runtime/opened_model.h"
 
@@ -139,12 +138,9 @@ std::string mebibytes(uint64_t bytes) {
 }  // namespace
 
 PlannedLoad plan_load(const Checkpoint& checkpoint, const MemoryRequest& request) {
-  Source source{checkpoint.config(),
-                checkpoint.path(),
-                {},
-                checkpoint.file_bytes(),
-                checkpoint.private_bytes(),
-                most_terms(checkpoint.config())};
+  Source source{
+      checkpoint.config(),     checkpoint.path(),          {},
+      checkpoint.file_bytes(), checkpoint.private_bytes(), most_terms(checkpoint.config())};
   for (const TensorView& tensor : checkpoint.tensors()) {
     source.tensors.push_back({tensor.name, tensor.bytes.size()});
   }

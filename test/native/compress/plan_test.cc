@@ -214,7 +214,8 @@ TEST(costs_grow_with_the_effort_and_name_their_stages) {
   for (const PredictedCost& cost : plan.costs) {
     EXPECT(cost.ms > before);
     before = cost.ms;
-    EXPECT(cost.peak_bytes > 0);
+    EXPECT(cost.memory.private_bytes() > 0);
+    EXPECT(cost.memory.peak() > cost.memory.private_bytes());
     double sum = 0;
     for (const StageTime& stage : cost.stages) sum += stage.ms;
     EXPECT_NEAR(sum, cost.ms, 1e-6 * cost.ms);

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/process.h"
 #include "base/rng.h"
 #include "compress/tune/saved_state.h"
 #include "compress/tune/saved_text.h"
@@ -136,6 +137,7 @@ void Tuning::add_teacher_text() {
             {"sample", static_cast<double>(tokens), static_cast<double>(windows * length), ""});
       }
     });
+    release_free_heap();  // of keys and values: the student's passes come next
     if (!path.empty()) save_text(path, state_key(), shape, written);
   }
   training_.insert(training_.end(), std::make_move_iterator(written.begin()),

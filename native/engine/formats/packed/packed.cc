@@ -240,8 +240,8 @@ class PackedFormat final : public Format {
   }
 };
 
-/// The input's operand and, where a linear scales its own input, what that is made from; the sums of
-/// each term; and the first stage of the widest factored term that so many bytes can hold: its
+/// The input's operand and, where a linear scales its own input, what that is made from; the sums
+/// of each term; and the first stage of the widest factored term that so many bytes can hold: its
 /// integers, their floats, and the operand made of them.
 uint64_t PackedFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) const {
   int64_t tokens = 0;
@@ -261,8 +261,8 @@ uint64_t PackedFormat::scratch_bytes(std::span<const PlannedMatrix> matrices) co
     return sizeof(float) * static_cast<uint64_t>(tokens * count);
   };
   return sign_operand_bytes(tokens, columns) + floats(columns) +
-         quantized_rows_bytes(tokens, columns) + static_cast<uint64_t>(terms) * floats(outputs) + 2 * floats(rank) +
-         quantized_rows_bytes(tokens, rank) + sign_operand_bytes(tokens, rank);
+         quantized_rows_bytes(tokens, columns) + static_cast<uint64_t>(terms) * floats(outputs) +
+         2 * floats(rank) + quantized_rows_bytes(tokens, rank) + sign_operand_bytes(tokens, rank);
 }
 
 }  // namespace
