@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "compress/tune/teacher.h"
 #include "memory/plan_memory.h"
 
 namespace subbit {
@@ -63,13 +64,11 @@ Sizes sizes_of(const CostRequest& request) {
 }
 
 /// What operations take for themselves while `rows` tokens pass through a block of floats.
-double operation_scratch(const CostRequest& request, const Sizes& sizes, double rows) {
+double operation_scratch(const Sizes& sizes, double rows) {
   BackendWork work;
   work.tokens = static_cast<int64_t>(rows);
   work.widest_input = static_cast<int64_t>(sizes.columns_most);
   work.widest_output = static_cast<int64_t>(sizes.rows_most);
-  work.context_length = static_cast<int64_t>(rows);
-  work.threads = request.process.threads;
   return static_cast<double>(cpu_scratch_bytes(work)) + kFloat * rows * sizes.rows_most;
 }
 
@@ -83,7 +82,7 @@ double gradients(const CostRequest& request, const Sizes& sizes) {
   const double tape = rows * counts.layers * sizes.tape();
   const double activations = 2.0 * (rows * sizes.activations() + logits);
   return kFloat * (weights + tape + activations + 2.0 * logits + 2.0 * rows * counts.kv) +
-         operation_scratch(request, sizes, rows);
+         operation_scratch(sizes, rows);
 }
 
 double fit_work(const BlockPlan& block) {
@@ -114,10 +113,9 @@ double blocks(const CostRequest& request, const Sizes& sizes) {
   for (const BlockPlan& block : request.plan->blocks) work = std::max(work, fit_work(block));
   if (trains) {
     const double tape = kFloat * sizes.window * (sizes.tape() + 2.0 * counts.hidden);
-    work += 28.0 * counts.largest_block + window + tape +
-            operation_scratch(request, sizes, sizes.window);
+    work += 28.0 * counts.largest_block + window + tape + operation_scratch(sizes, sizes.window);
   }
-  return streams + 2.0 * window + work + operation_scratch(request, sizes, sizes.window);
+  return streams + 2.0 * window + work + operation_scratch(sizes, sizes.window);
 }
 
 /// What every tuned map keeps for `rows` tokens, and saves of them on the tape.
@@ -150,16 +148,20 @@ double tune(const CostRequest& request, const Sizes& sizes) {
   const double targets = 280.0 * tokens;
   const double teacher = kFloat * (sizes.window * (sizes.activations() + 2.0 * counts.kv) +
                                    kLogitRows * counts.vocab) +
-                         operation_scratch(request, sizes, sizes.window);
+                         operation_scratch(sizes, sizes.window);
   const double places = 2.0 * kFloat * (rows * sizes.activations() + sizes.window * columns);
   const double pass = rows * tape_row + map_bytes(request, rows) +
                       kFloat * columns * (counts.hidden + 2.0 * sizes.window) +
-                      operation_scratch(request, sizes, rows);
+                      operation_scratch(sizes, rows);
+  const auto window = static_cast<int64_t>(sizes.window);
+  const auto sequences =
+      static_cast<double>(std::min(sequences_in_step(request.model->config(), window),
+                                   request.tune.teacher_tokens / std::max<int64_t>(1, window)));
   const double sequence =
       2.0 * counts.layers * sizes.window * counts.kv + counts.vocab + sizes.activations();
   const double writing = request.tune.teacher_tokens == 0
                              ? 0.0
-                             : (14.0 + 2.0) * counts.signs + kFloat * kSequences * sequence;
+                             : (14.0 + 2.0) * counts.signs + kFloat * sequences * sequence;
   const double learning = (18.0 + 4.0) * counts.signs + places + pass;
   return targets + teacher + std::max(writing, learning);
 }
@@ -170,7 +172,7 @@ double judge(const CostRequest& request, const Sizes& sizes) {
   const double rows = std::min(sizes.window, 128.0);
   const double model = 2.0 * counts.layers * counts.kv * sizes.window + rows * sizes.activations() +
                        32.0 * counts.vocab;
-  return 2.0 * (kFloat * model + operation_scratch(request, sizes, rows));
+  return 2.0 * (kFloat * model + operation_scratch(sizes, rows));
 }
 
 }  // namespace

@@ -13,7 +13,6 @@
 #include "compress/compression_memory.h"
 #include "compress/fit/coded/coded.h"
 #include "compress/tune/distillation.h"
-#include "compress/tune/teacher.h"
 #include "formats/term.h"
 #include "linalg/gemm.h"
 
