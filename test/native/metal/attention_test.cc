@@ -7,6 +7,7 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "base/half.h"
+#include "metal/prompt_attention.h"
 #include "support/metal_kernels.h"
 #include "support/test.h"
 
@@ -75,9 +76,13 @@ struct Wanted {
   double tolerance;
 };
 
+/// Roundings that one multiply-add after another leaves in a score, and the steps of a cache.
+enum class Order { kLanes, kChain };
+
 /// One output element.
 Wanted reference(const Attention& c, uint32_t capacity, const Cache& cache,
-                 const std::vector<float>& q, uint32_t t, uint32_t head, uint32_t d) {
+                 const std::vector<float>& q, uint32_t t, uint32_t head, uint32_t d,
+                 Order order = Order::kLanes) {
   const size_t kv_row = size_t{head / (c.heads / c.kv_heads)} * capacity * c.head_dim;
   const float* query = q.data() + (size_t{t} * c.heads + head) * c.head_dim;
   const double root = std::sqrt(static_cast<double>(c.head_dim));
@@ -109,7 +114,9 @@ Wanted reference(const Attention& c, uint32_t capacity, const Cache& cache,
   // head_dim / 32 products and 5 sums, one difference; its power as much relatively, and 2 ulp of
   // exp. Sum and values: a product and a sum for each position, fading twice at most a step, a
   // quotient.
-  const double relative = widest * (c.head_dim / 32.0 + 12) + 8.0 * scores.size() + 24;
+  // kChain: head_dim products in a row instead, and a product with the fading diagonal a step.
+  const double products = order == Order::kLanes ? c.head_dim / 32.0 : c.head_dim;
+  const double relative = widest * (products + 12) + 8.0 * scores.size() + 24;
   wanted.tolerance *= 2 * relative * 0x1p-24;
   return wanted;
 }
@@ -152,15 +159,34 @@ std::vector<float> run_floats(const Attention& c, uint32_t capacity, const Cache
   return out.values();
 }
 
-void expect_attention(const Attention& c) {
+std::vector<float> run_prompt(const Attention& c, uint32_t capacity, const Cache& cache,
+                              const std::vector<float>& q) {
+  const uint32_t columns = c.heads * c.head_dim;
+  shader::PromptAttentionArgs args{
+      {c.heads, c.kv_heads, c.head_dim, capacity, c.first_position, 1, columns, columns, 0},
+      c.tokens};
+  const ExactBuffer<float> query(q);
+  const ExactBuffer<float> out(size_t{c.tokens} * columns);
+  run_in_every_order({"prompt_attention_" + suffix_of(c.type),
+                      {c.heads, shader::prompt_groups(c.tokens)},
+                      {shader::kPromptThreads},
+                      {bytes_of(args), query.binding(), cache.key_bytes.binding(),
+                       cache.value_bytes.binding(), out.binding()},
+                      {shader::prompt_threadgroup_bytes(c.head_dim)}},
+                     {4});
+  return out.values();
+}
+
+void expect_attention(const Attention& c, Order order = Order::kLanes) {
   const uint32_t capacity = c.first_position + c.tokens + 1;
   const Cache cache = make_cache(c, capacity);
   const auto q = random_floats(size_t{c.tokens} * c.heads * c.head_dim, 1);
-  const auto out = run_floats(c, capacity, cache, q);
+  const auto out = order == Order::kLanes ? run_floats(c, capacity, cache, q)
+                                          : run_prompt(c, capacity, cache, q);
   for (uint32_t t = 0; t < c.tokens; ++t) {
     for (uint32_t head = 0; head < c.heads; ++head) {
       for (uint32_t d = 0; d < c.head_dim; d += 1 + c.head_dim / 17) {
-        const Wanted wanted = reference(c, capacity, cache, q, t, head, d);
+        const Wanted wanted = reference(c, capacity, cache, q, t, head, d, order);
         EXPECT_NEAR(out[(size_t{t} * c.heads + head) * c.head_dim + d], wanted.value,
                     wanted.tolerance);
       }
@@ -186,6 +212,15 @@ TEST(metal_split_attention_agrees_with_double_arithmetic) {
   expect_attention({1, 1, 128, 0, 2, 4, KvType::kF32});  // more splits than positions
   expect_attention({2, 2, 32, 127, 1, 8, KvType::kF16});
   expect_attention({2, 1, 48, 66, 1, 3, KvType::kI8});
+}
+
+// Eight tokens are one simdgroup's; the last ones of a prompt share tokens with others.
+TEST(metal_prompt_attention_agrees_with_double_arithmetic) {
+  expect_attention({1, 1, 8, 0, 8, 1, KvType::kF32}, Order::kChain);
+  expect_attention({2, 1, 16, 3, 9, 1, KvType::kF16}, Order::kChain);
+  expect_attention({4, 2, 24, 0, 33, 1, KvType::kF32}, Order::kChain);
+  expect_attention({2, 2, 64, 31, 17, 1, KvType::kI8}, Order::kChain);
+  expect_attention({1, 1, 256, 14, 10, 1, KvType::kF16}, Order::kChain);
 }
 
 TEST(metal_attention_writes_the_codes_of_what_it_computes) {

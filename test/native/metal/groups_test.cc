@@ -12,6 +12,7 @@
 #include "formats/signs/loaded_codes.h"
 #include "metal/dense.h"
 #include "metal/embed.h"
+#include "metal/gemm.h"
 #include "metal/linear.h"
 #include "support/metal_linears.h"
 #include "support/test.h"
@@ -43,7 +44,35 @@ struct Dot {
   }
 };
 
-void expect_group_gemv(const Group& format, Shape shape, uint32_t tokens) {
+/// A format's kernel for one token, for a few or for a prompt: as it is named, what it is run with,
+/// and how many roundings one sum over so many columns takes.
+struct Way {
+  const char* name;
+  uint32_t tokens;
+};
+constexpr Way kWays[] = {{"gemv", 1}, {"columns", 2}, {"columns", 5}, {"gemm", 9}, {"gemm", 33}};
+
+bool is_gemm(const Way& way) { return std::string_view(way.name) == "gemm"; }
+
+Dispatch plain_dispatch(const std::string& kernel, const Way& way, uint32_t rows,
+                        std::vector<Binding> buffers) {
+  if (is_gemm(way)) {
+    return {kernel,
+            {shader::gemm_row_groups(rows), shader::gemm_token_groups(way.tokens)},
+            {shader::kGemmThreads},
+            std::move(buffers),
+            {shader::gemm_threadgroup_bytes(4)}};
+  }
+  static_assert(uint32_t{shader::kDenseRows} == uint32_t{shader::kGroupRows});
+  return {kernel,
+          {(rows + shader::kGroupRows - 1) / shader::kGroupRows, (way.tokens + 3) / 4},
+          {shader::kGroupThreads},
+          std::move(buffers),
+          {}};
+}
+
+void expect_group_gemv(const Group& format, Shape shape, const Way& way) {
+  const uint32_t tokens = way.tokens;
   const auto columns = static_cast<uint32_t>(shape.cols);
   const auto rows = static_cast<uint32_t>(shape.rows);
   const auto weights = random_floats(static_cast<size_t>(shape.count()), 1);
@@ -74,13 +103,10 @@ void expect_group_gemv(const Group& format, Shape shape, uint32_t tokens) {
   const ExactBuffer<float> bias_buffer(bias);
   const auto h = random_floats(tokens * rows, 4);
   const ExactBuffer<float> y(h);
-  run_in_every_order(
-      {std::string(format.name) + (tokens > 1 ? "_columns_add" : "_gemv_add"),
-       {(rows + shader::kGroupRows - 1) / shader::kGroupRows, (tokens + 3) / 4},
-       {shader::kGroupThreads},
-       {bytes_of(args), packed.binding(), qvecs.binding(), bias_buffer.binding(), y.binding()},
-       {}},
-      {4});
+  run_in_every_order(plain_dispatch(std::string(format.name) + "_" + way.name + "_add", way, rows,
+                                    {bytes_of(args), packed.binding(), qvecs.binding(),
+                                     bias_buffer.binding(), y.binding()}),
+                     {4});
   std::vector<float> row(columns);
   for (uint32_t i = 0; i < rows; ++i) {
     weight->unpack_rows(i, Matrix(row.data(), 1, shape.cols));
@@ -93,9 +119,9 @@ void expect_group_gemv(const Group& format, Shape shape, uint32_t tokens) {
         dot.add(code * row[j] * rho[t]);
       }
       const double wanted = h[t * rows + i] + (dot.sum + bias[i]);
-      // A rounding a group, 5 in the simd sum, the gain, bias and h.
-      const double tolerance =
-          (groups + 9) * 0x1p-24 * (dot.magnitude + std::fabs(bias[i]) + std::fabs(wanted));
+      // A rounding a group, 5 in the simd sum, the gain, bias and h; or one a column.
+      const double tolerance = ((is_gemm(way) ? columns : groups) + 9) * 0x1p-24 *
+                               (dot.magnitude + std::fabs(bias[i]) + std::fabs(wanted));
       EXPECT_NEAR(y[t * rows + i], wanted, tolerance);
     }
   }
@@ -138,7 +164,8 @@ std::vector<std::byte> stored_as(DType type, const std::vector<float>& values) {
   return bytes;
 }
 
-void expect_dense(DType type, const std::string& suffix, Shape shape, uint32_t tokens) {
+void expect_dense(DType type, const std::string& suffix, Shape shape, const Way& way) {
+  const uint32_t tokens = way.tokens;
   const auto columns = static_cast<uint32_t>(shape.cols);
   const auto rows = static_cast<uint32_t>(shape.rows);
   const auto bytes = stored_as(type, random_floats(static_cast<size_t>(shape.count()), 1));
@@ -153,13 +180,11 @@ void expect_dense(DType type, const std::string& suffix, Shape shape, uint32_t t
   const ExactBuffer<float> scales(scale);
   const ExactBuffer<float> bias(1);
   const ExactBuffer<float> y(tokens * rows);
-  run_in_every_order({(tokens > 1 ? "dense_columns_" : "dense_gemv_") + suffix + "_store",
-                      {(rows + shader::kDenseRows - 1) / shader::kDenseRows, (tokens + 3) / 4},
-                      {shader::kDenseThreads},
-                      {bytes_of(args), weights.binding(), in.binding(), scales.binding(),
-                       bias.binding(), y.binding()},
-                      {}},
-                     {5});
+  run_in_every_order(
+      plain_dispatch("dense_" + std::string(way.name) + "_" + suffix + "_store", way, rows,
+                     {bytes_of(args), weights.binding(), in.binding(), scales.binding(),
+                      bias.binding(), y.binding()}),
+      {5});
   std::vector<float> row(columns);
   for (uint32_t i = 0; i < rows; ++i) {
     weight->unpack_rows(i, Matrix(row.data(), 1, shape.cols));
@@ -167,23 +192,24 @@ void expect_dense(DType type, const std::string& suffix, Shape shape, uint32_t t
       Dot dot;
       for (uint32_t j = 0; j < columns; ++j)
         dot.add(double{row[j]} * x[t * columns + j] * scale[t]);
-      // A rounding for each column of a lane, 5 in the simd sum, one for the scale.
-      EXPECT_NEAR(y[t * rows + i], dot.sum, (columns / 32 + 7) * 0x1p-24 * dot.magnitude);
+      // A rounding for each column of a lane, 5 in the simd sum, one for the scale; or one a
+      // column.
+      const uint32_t roundings = is_gemm(way) ? columns : columns / 32;
+      EXPECT_NEAR(y[t * rows + i], dot.sum, (roundings + 7) * 0x1p-24 * dot.magnitude);
     }
   }
 }
 
 }  // namespace
 
-TEST(metal_group_gemv_agrees_with_the_unpacked_weights) {
+TEST(metal_group_kernels_agree_with_the_unpacked_weights) {
   for (const Group& format : kGroups) {
-    for (const int64_t columns : {1, 32, 33, 64, 100, 288, 2112}) {
-      for (const int64_t rows : {1, 4, 17}) {
-        for (const uint32_t tokens : {1u, 2u, 5u}) {
-          expect_group_gemv(format, {rows, columns}, tokens);
-        }
-      }
+    for (const Way& way : kWays) {
+      for (const int64_t columns : {1, 33, 64, 288}) expect_group_gemv(format, {17, columns}, way);
     }
+    for (const int64_t rows : {1, 4}) expect_group_gemv(format, {rows, 100}, kWays[2]);
+    expect_group_gemv(format, {66, 128}, kWays[3]);
+    expect_group_gemv(format, {5, 2112}, kWays[0]);  // lanes with two groups
   }
 }
 
@@ -202,12 +228,12 @@ TEST(metal_embed_gathers_rows_of_group_formats) {
   }
 }
 
-TEST(metal_dense_gemv_and_embed_agree_with_the_stored_floats) {
+TEST(metal_dense_kernels_and_embed_agree_with_the_stored_floats) {
   for (const Shape shape : {Shape{1, 1}, Shape{5, 33}, Shape{17, 300}}) {
-    for (const uint32_t tokens : {1u, 2u, 5u}) {
-      expect_dense(DType::kF32, "f32", shape, tokens);
-      expect_dense(DType::kF16, "f16", shape, tokens);
-      expect_dense(DType::kBF16, "bf16", shape, tokens);
+    for (const Way& way : kWays) {
+      expect_dense(DType::kF32, "f32", shape, way);
+      expect_dense(DType::kF16, "f16", shape, way);
+      expect_dense(DType::kBF16, "bf16", shape, way);
     }
   }
 }

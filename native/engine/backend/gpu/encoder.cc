@@ -8,6 +8,7 @@
 #include "metal/attention.h"
 #include "metal/elementwise.h"
 #include "metal/embed.h"
+#include "metal/prompt_attention.h"
 #include "metal/quantize.h"
 
 namespace subbit {
@@ -21,6 +22,8 @@ uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1
 using KvNames = std::array<std::string_view, 3>;
 constexpr KvNames kAppend = {"kv_append_f32", "kv_append_f16", "kv_append_i8"};
 constexpr KvNames kAttend = {"attention_decode_f32", "attention_decode_f16", "attention_decode_i8"};
+constexpr KvNames kAttendBlocks = {"prompt_attention_f32", "prompt_attention_f16",
+                                   "prompt_attention_i8"};
 constexpr KvNames kSplit = {"attention_split_f32", "attention_split_f16", "attention_split_i8"};
 
 std::string_view kv_kernel(const KvNames& names, KvType type) {
@@ -197,19 +200,50 @@ void GpuEncoder::kv_append(const AttentionShape& shape, Tensor k, Tensor v, cons
                shader::kElementThreads);
 }
 
-void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer& kv,
-                           int64_t first_position, Tensor out, GpuCodes* codes) {
+namespace {
+
+shader::AttentionArgs attention_args(const AttentionShape& shape, const Tensor& q,
+                                     const KvLayer& kv, int64_t first_position, const Tensor& out) {
   CHECK(shape.head_dim <= shader::kMostHeadDim);
-  const uint32_t splits = attention_splits(policy_, q.rows, first_position + q.rows);
   shader::AttentionArgs args{};
   args.heads = u32(shape.heads);
   args.kv_heads = u32(shape.kv_heads);
   args.head_dim = u32(shape.head_dim);
   args.capacity = u32(kv.capacity);
   args.first_position = u32(first_position);
-  args.splits = splits;
+  args.splits = 1;
   args.q_stride = u32(q.stride);
   args.out_stride = u32(out.stride);
+  return args;
+}
+
+}  // namespace
+
+void GpuEncoder::attention_in_blocks(const AttentionShape& shape, Tensor q, const KvLayer& kv,
+                                     int64_t first_position, Tensor out) {
+  shader::PromptAttentionArgs args{};
+  args.attention = attention_args(shape, q, kv, first_position, out);
+  args.tokens = u32(q.rows);
+  const uint64_t bytes = kv_bytes(shape, kv);
+  GpuDispatch(stream_, kv_kernel(kAttendBlocks, kv.type))
+      .arguments(args)
+      .read(slice(q))
+      .read(map_.shared(kv.keys, bytes))
+      .read(map_.shared(kv.values, bytes))
+      .write(slice(out))
+      .threadgroup(shader::prompt_threadgroup_bytes(args.attention.head_dim))
+      .run({args.attention.heads, shader::prompt_groups(args.tokens)}, shader::kPromptThreads);
+}
+
+void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer& kv,
+                           int64_t first_position, Tensor out, GpuCodes* codes) {
+  if (attends_in_blocks(shape, q.rows)) {
+    CHECK(codes == nullptr);
+    return attention_in_blocks(shape, q, kv, first_position, out);
+  }
+  const uint32_t splits = attention_splits(policy_, q.rows, first_position + q.rows);
+  shader::AttentionArgs args = attention_args(shape, q, kv, first_position, out);
+  args.splits = splits;
   GpuSlice target;
   if (codes != nullptr) {
     args.flags = shader::kAttentionQvec;

@@ -39,8 +39,8 @@ struct GpuQkv {
 /// Scratch memory that grows to what the longest call needs and then stays.
 class GpuScratch {
  public:
-  static constexpr int kSlots = 6;
-  enum Slot { kCodesA, kCodesB, kCodesC, kSums, kExponents, kPartials };
+  static constexpr int kSlots = 8;
+  enum Slot { kCodesA, kCodesB, kCodesC, kSums, kExponents, kRankSums, kRankExponents, kPartials };
 
   explicit GpuScratch(GpuDevice& device) : device_(device) {}
   GpuSlice take(int slot, uint64_t bytes);
@@ -62,6 +62,15 @@ class GpuEncoder {
   GpuMemoryMap& map() { return map_; }
   GpuScratch& scratch() { return scratch_; }
   const GpuWeight& placed(const Weight& weight);
+  /// Whether a call's signs are multiplied by simdgroup_matrix, whose kernels have no fused ends.
+  bool by_matrix(int64_t tokens) const {
+    return policy_.prompt_kernel == PromptKernel::kMatrix &&
+           call_size(policy_, tokens) == CallSize::kPrompt;
+  }
+  /// Whether attention goes in blocks of tokens; it then leaves floats.
+  bool attends_in_blocks(const AttentionShape& shape, int64_t tokens) const {
+    return call_size(policy_, tokens) == CallSize::kPrompt && shape.head_dim % 8 == 0;
+  }
   /// Bits that kernels have set since clear_status() (StatusBit of metal/qvec.h).
   uint32_t status() const;
   void clear_status();
@@ -97,11 +106,16 @@ class GpuEncoder {
  private:
   struct Product;  // one matrix of signs times codes
 
+  void attention_in_blocks(const AttentionShape& shape, Tensor q, const KvLayer& kv,
+                           int64_t first_position, Tensor out);
   GpuCodes new_codes(int64_t tokens, int64_t columns, int avoid_a, int avoid_b = -1);
   Product last_product(const GpuWeight& w, const GpuWeight::Term& term, const GpuCodes& x);
   GpuCodes rank_codes(const GpuWeight::Term& term, const GpuCodes& x);
   void multiply_terms(const GpuWeight& w, const GpuCodes& x, Tensor y, OutputMode mode);
   void sums(const GpuWeight& w, size_t term, const GpuCodes& x);
+  /// A product by simdgroup_matrix, and the codes of a first one.
+  void matrix_sums(const Product& product, const GpuSlice& sums, const GpuSlice& exponents);
+  GpuCodes matrix_rank_codes(const GpuWeight::Term& term, const GpuCodes& x);
   GpuSlice or_dummy(const GpuSlice& slice) const { return slice.memory ? slice : dummy_; }
 
   GpuPolicy policy_;

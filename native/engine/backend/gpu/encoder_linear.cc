@@ -6,6 +6,7 @@
 #include "formats/signs/layout.h"
 #include "formats/signs/loaded_codes.h"
 #include "metal/dense.h"
+#include "metal/gemm.h"
 #include "metal/groups.h"
 #include "metal/linear.h"
 
@@ -18,9 +19,18 @@ uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
 
 uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
 
-/// Grid steps of kernels that take one token alone and several kColumnTokens at a time.
-uint32_t token_blocks(int64_t tokens) {
-  return tokens > 1 ? groups_of(tokens, shader::kColumnTokens) : 1;
+/// What a kernel of weights that are not packed is run with.
+void run_plain(GpuDispatch& dispatch, CallSize size, int64_t rows, int64_t tokens) {
+  static_assert(uint32_t{shader::kDenseRows} == uint32_t{shader::kGroupRows} &&
+                uint32_t{shader::kDenseThreads} == uint32_t{shader::kGroupThreads});
+  if (size == CallSize::kPrompt) {
+    dispatch.threadgroup(shader::gemm_threadgroup_bytes(4))
+        .run({shader::gemm_row_groups(u32(rows)), shader::gemm_token_groups(u32(tokens))},
+             shader::kGemmThreads);
+    return;
+  }
+  const uint32_t blocks = size == CallSize::kOne ? 1 : groups_of(tokens, shader::kColumnTokens);
+  dispatch.run({groups_of(rows, shader::kGroupRows), blocks}, shader::kGroupThreads);
 }
 
 /// What the CPU's term does with sums too long for 32 bits (formats/table/table.cc).
@@ -73,7 +83,52 @@ struct GpuEncoder::Product {
   }
 };
 
+void GpuEncoder::matrix_sums(const Product& product, const GpuSlice& sums,
+                             const GpuSlice& exponents) {
+  shader::EpilogueArgs epilogue{};
+  epilogue.y_stride = product.gemv.rows;
+  GpuDispatch(stream_, gemm_kernel(product.tag))
+      .arguments(product.gemv)
+      .arguments(epilogue)
+      .read(product.words)
+      .read(product.input.slice)
+      .write(sums)
+      .write(exponents)
+      .threadgroup(shader::gemm_threadgroup_bytes(2))
+      .run({shader::gemm_row_groups(product.gemv.rows),
+            shader::gemm_token_groups(product.gemv.tokens)},
+           shader::kGemmThreads);
+}
+
+GpuCodes GpuEncoder::matrix_rank_codes(const GpuWeight::Term& term, const GpuCodes& x) {
+  const int64_t rank = term.shape.rank;
+  const auto tokens = static_cast<uint64_t>(x.tokens);
+  Product v(Tag::kFactored, {rank, term.shape.columns}, term.first_column, x);
+  v.words = term.words;
+  const GpuSlice sums =
+      scratch_.take(GpuScratch::kRankSums, 4 * tokens * static_cast<uint64_t>(rank));
+  const GpuSlice exponents = scratch_.take(GpuScratch::kRankExponents, 4 * tokens);
+  matrix_sums(v, sums, exponents);
+  shader::RankCodesArgs args{};
+  args.rank = u32(rank);
+  args.flags = term.s_mid.memory != nullptr ? shader::kEpilogueMidScale : 0u;
+  args.input_chunks = v.gemv.input_chunks;
+  const GpuCodes codes = new_codes(x.tokens, rank, x.slot);
+  const uint32_t chunks = shader::chunks_of_columns(args.rank);
+  GpuDispatch(stream_, "rank_codes")
+      .arguments(args)
+      .read(sums)
+      .read(exponents)
+      .read(x.slice)
+      .read(or_dummy(term.s_mid))
+      .write(codes.slice)
+      .bind(status_slice_)
+      .run({groups_of(chunks, shader::kGemmSimdgroups), u32(x.tokens)}, shader::kGemmThreads);
+  return codes;
+}
+
 GpuCodes GpuEncoder::rank_codes(const GpuWeight::Term& term, const GpuCodes& x) {
+  if (by_matrix(x.tokens)) return matrix_rank_codes(term, x);
   const int64_t rank = term.shape.rank;
   Product v(Tag::kFactored, {rank, term.shape.columns}, term.first_column, x);
   v.words = term.words;
@@ -111,7 +166,7 @@ GpuEncoder::Product GpuEncoder::last_product(const GpuWeight& w, const GpuWeight
 }
 
 void GpuEncoder::multiply_packed(const GpuWeight& w, const GpuCodes& x, Tensor y, OutputMode mode) {
-  if (w.terms.size() != 1) return multiply_terms(w, x, y, mode);
+  if (w.terms.size() != 1 || by_matrix(x.tokens)) return multiply_terms(w, x, y, mode);
   Product product = last_product(w, w.terms[0], x);
   if (w.bias.memory != nullptr) product.epilogue.flags |= shader::kEpilogueBias;
   product.epilogue.y_stride = u32(y.stride);
@@ -129,11 +184,15 @@ void GpuEncoder::sums(const GpuWeight& w, size_t term, const GpuCodes& x) {
   const uint64_t terms = w.terms.size();
   GpuSlice all_sums = scratch_.take(GpuScratch::kSums, 4 * terms * tokens * rows);
   GpuSlice all_exponents = scratch_.take(GpuScratch::kExponents, 4 * terms * tokens);
+  const GpuSlice own_sums = {all_sums.memory, 4 * term * tokens * rows, 4 * tokens * rows};
+  const GpuSlice own_exponents = {all_exponents.memory, 4 * term * tokens, 4 * tokens};
   Product product = last_product(w, w.terms[term], x);
+  if (by_matrix(x.tokens) && product.tag != Tag::kTable) {
+    return matrix_sums(product, own_sums, own_exponents);
+  }
   product.epilogue.y_stride = u32(w.shape.rows);
   GpuDispatch dispatch = product.begin(stream_, policy_.sign_kernel, Epilogue::kSums);
-  dispatch.write({all_sums.memory, 4 * term * tokens * rows, 4 * tokens * rows})
-      .write({all_exponents.memory, 4 * term * tokens, 4 * tokens});
+  dispatch.write(own_sums).write(own_exponents);
   if (product.tag == Tag::kTable) dispatch.read(product.table);
   dispatch.threadgroup(product.memory(shader::kGemvThreads))
       .run(product.grid(shader::kGemvThreads), shader::kGemvThreads);
@@ -239,14 +298,10 @@ void GpuEncoder::multiply_groups(const GpuWeight& w, const GpuCodes& x, const Gp
   args.flags = bias.memory != nullptr ? shader::kEpilogueBias : 0u;
   args.y_stride = u32(y.stride);
   args.tokens = u32(x.tokens);
-  GpuDispatch(stream_, plain_kernel(w.kind, mode, x.tokens))
-      .arguments(args)
-      .read(w.bytes)
-      .read(x.slice)
-      .read(or_dummy(bias))
-      .write(slice(y))
-      .run({groups_of(w.shape.rows, shader::kGroupRows), token_blocks(x.tokens)},
-           shader::kGroupThreads);
+  const CallSize size = call_size(policy_, x.tokens);
+  GpuDispatch dispatch(stream_, plain_kernel(w.kind, mode, size));
+  dispatch.arguments(args).read(w.bytes).read(x.slice).read(or_dummy(bias)).write(slice(y));
+  run_plain(dispatch, size, w.shape.rows, x.tokens);
 }
 
 void GpuEncoder::multiply_dense(const GpuWeight& w, Tensor x, const GpuSlice& bias, Tensor y,
@@ -263,15 +318,15 @@ void GpuEncoder::multiply_dense(const GpuWeight& w, Tensor x, const GpuSlice& bi
     scales = map_.shared(x.row_scale, sizeof(float) * static_cast<uint64_t>(x.rows));
   }
   if (bias.memory != nullptr) args.flags |= shader::kDenseBias;
-  GpuDispatch(stream_, plain_kernel(w.kind, mode, x.rows))
-      .arguments(args)
+  const CallSize size = call_size(policy_, x.rows);
+  GpuDispatch dispatch(stream_, plain_kernel(w.kind, mode, size));
+  dispatch.arguments(args)
       .read(w.bytes)
       .read(slice(x))
       .read(scales)
       .read(or_dummy(bias))
-      .write(slice(y))
-      .run({groups_of(w.shape.rows, shader::kDenseRows), token_blocks(x.rows)},
-           shader::kDenseThreads);
+      .write(slice(y));
+  run_plain(dispatch, size, w.shape.rows, x.rows);
 }
 
 }  // namespace subbit

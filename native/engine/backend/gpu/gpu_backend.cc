@@ -121,6 +121,9 @@ void GpuBackendImpl::attention(const AttentionShape& shape, Tensor q, Tensor k, 
                                const KvLayer& kv, int64_t first_position, Tensor out) {
   if (q.rows == 0) return;
   CHECK(first_position + q.rows <= kv.capacity && k.rows == q.rows && v.rows == q.rows);
+  // A score and a weighted value for each position: about a sign's product each.
+  work_ +=
+      2.0 * static_cast<double>(q.cols * q.rows) * static_cast<double>(first_position + q.rows);
   GpuStep& step = add(GpuStep::Kind::kAttention);
   step.shape = shape;
   step.in = q;

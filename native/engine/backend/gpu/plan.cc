@@ -102,7 +102,9 @@ void GpuPlanner::forget(const Tensor& overwritten) {
   if (codes_ && touches(coded_, overwritten)) codes_.reset();
 }
 
-const GpuWeight* GpuPlanner::fusable(const Linear& linear) {
+const GpuWeight* GpuPlanner::fusable(const GpuStep& step) {
+  const Linear& linear = *step.linear;
+  if (encoder_.by_matrix(step.in.rows)) return nullptr;
   if (linear.parts.size() != 1 || !linear.parts[0].bias.empty()) return nullptr;
   const GpuWeight& w = encoder_.placed(*linear.parts[0].weight);
   const bool one_term = w.kind == StoredWeight::Kind::kPacked && w.terms.size() == 1 &&
@@ -142,7 +144,7 @@ GpuCodes GpuPlanner::codes_of(const Tensor& x) {
 
 size_t GpuPlanner::take_linear(Steps left) {
   const GpuStep& step = left.front();
-  const GpuWeight* w = fusable(*step.linear);
+  const GpuWeight* w = fusable(step);
   if (w != nullptr && step.kind == Kind::kLinear) {
     const GpuCodes x = codes_of(step.in);
     if (const auto taken = fuse_qkv(left, *w, x)) return *taken;
@@ -206,7 +208,9 @@ size_t GpuPlanner::take_attention(Steps left, bool appended) {
     encoder_.kv_append(step.shape, step.in2, step.in3, step.kv, step.first_position);
   }
   // A head's values must be whole chunks.
-  const bool as_codes = step.shape.head_dim % 32 == 0 && next_takes_codes(left, 1, step.out);
+  const bool as_codes = step.shape.head_dim % 32 == 0 &&
+                        !encoder_.attends_in_blocks(step.shape, step.in.rows) &&
+                        next_takes_codes(left, 1, step.out);
   forget(step.out);
   GpuCodes codes;
   encoder_.attention(step.shape, step.in, step.kv, step.first_position, step.out,

@@ -51,8 +51,8 @@ class GpuPlanner {
   size_t take_linear(Steps left);
   size_t take_attention(Steps left, bool appended);
   size_t take_swiglu(Steps left);
-  /// The one weight of a linear whose ends can be fused; null where there is none.
-  const GpuWeight* fusable(const Linear& linear);
+  /// The one weight of a step's linear whose ends can be fused; null where there is none.
+  const GpuWeight* fusable(const GpuStep& step);
   /// The step after the first takes codes of `value`, and nothing else reads it.
   bool next_takes_codes(Steps left, size_t next, const Tensor& value);
   std::optional<size_t> fuse_qkv(Steps left, const GpuWeight& w, const GpuCodes& x);

@@ -29,20 +29,25 @@ constexpr Names kCode84ColumnsNames = {"code84_columns_sums",     "code84_column
 constexpr Names kTableNames = {
     "table_gemv_sums", "", "table_gemv_store", "table_gemv_add", "", "", ""};
 
-/// Single tokens: stored, added; several: stored, added. Rows in the order of StoredWeight::Kind.
-using PlainNames = std::array<std::string_view, 4>;
+/// Stored and added for one token, for a few, for a prompt. Rows in the order of
+/// StoredWeight::Kind.
+using PlainNames = std::array<std::string_view, 6>;
 constexpr PlainNames kPlainNames[] = {
     {},
     {"dense_gemv_f32_store", "dense_gemv_f32_add", "dense_columns_f32_store",
-     "dense_columns_f32_add"},
+     "dense_columns_f32_add", "dense_gemm_f32_store", "dense_gemm_f32_add"},
     {"dense_gemv_f16_store", "dense_gemv_f16_add", "dense_columns_f16_store",
-     "dense_columns_f16_add"},
+     "dense_columns_f16_add", "dense_gemm_f16_store", "dense_gemm_f16_add"},
     {"dense_gemv_bf16_store", "dense_gemv_bf16_add", "dense_columns_bf16_store",
-     "dense_columns_bf16_add"},
-    {"int2_gemv_store", "int2_gemv_add", "int2_columns_store", "int2_columns_add"},
-    {"int3_gemv_store", "int3_gemv_add", "int3_columns_store", "int3_columns_add"},
-    {"int4_gemv_store", "int4_gemv_add", "int4_columns_store", "int4_columns_add"},
-    {"int8_gemv_store", "int8_gemv_add", "int8_columns_store", "int8_columns_add"},
+     "dense_columns_bf16_add", "dense_gemm_bf16_store", "dense_gemm_bf16_add"},
+    {"int2_gemv_store", "int2_gemv_add", "int2_columns_store", "int2_columns_add",
+     "int2_gemm_store", "int2_gemm_add"},
+    {"int3_gemv_store", "int3_gemv_add", "int3_columns_store", "int3_columns_add",
+     "int3_gemm_store", "int3_gemm_add"},
+    {"int4_gemv_store", "int4_gemv_add", "int4_columns_store", "int4_columns_add",
+     "int4_gemm_store", "int4_gemm_add"},
+    {"int8_gemv_store", "int8_gemv_add", "int8_columns_store", "int8_columns_add",
+     "int8_gemm_store", "int8_gemm_add"},
     {},
 };
 
@@ -53,6 +58,9 @@ constexpr PlainNames kPlainNames[] = {
 constexpr double kBitsPerSecondM1 = 7 * 128 * 1.28e9 / 1.25;
 constexpr double kBitsPerSecondM2 = 8 * 128 * 1.40e9 / 1.25;
 constexpr int kFamilyM2 = 8;
+/// The first whose matrix units do several times what its other lanes do; before it, 128 lanes at a
+/// popcount's slot a sign are more than the 102 multiply-adds a cycle of simdgroup_matrix.
+constexpr int kFamilyM5 = 10;
 constexpr double kBufferSeconds = 0.25;
 
 }  // namespace
@@ -61,6 +69,7 @@ GpuPolicy gpu_policy(int family) {
   GpuPolicy policy;
   const double bits = family >= kFamilyM2 ? kBitsPerSecondM2 : kBitsPerSecondM1;
   policy.buffer_work = kBufferSeconds * bits;
+  if (family >= kFamilyM5) policy.prompt_kernel = PromptKernel::kMatrix;
   return policy;
 }
 
@@ -91,8 +100,18 @@ std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue)
                                                   : kColumnsNames[index];
 }
 
-std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, int64_t tokens) {
-  const size_t column = (tokens > 1 ? 2 : 0) + (mode == OutputMode::kAdd ? 1 : 0);
+std::string_view gemm_kernel(StoredWeight::TermTag matrix) {
+  if (matrix == StoredWeight::TermTag::kTable) return "";
+  return matrix == StoredWeight::TermTag::kCode84 ? "code84_gemm_sums" : "sign_gemm_sums";
+}
+
+CallSize call_size(const GpuPolicy& policy, int64_t tokens) {
+  if (tokens == 1) return CallSize::kOne;
+  return tokens < policy.prompt_tokens ? CallSize::kFew : CallSize::kPrompt;
+}
+
+std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, CallSize size) {
+  const size_t column = 2 * static_cast<size_t>(size) + (mode == OutputMode::kAdd ? 1 : 0);
   return kPlainNames[static_cast<size_t>(kind)][column];
 }
 

@@ -14,8 +14,16 @@ namespace subbit {
 /// How a matrix of signs is multiplied: K1 counts bits of activation planes, K2 selects codes.
 enum class SignKernel { kPopcount, kSelect };
 
+/// How a prompt's signs are multiplied: four tokens at a time by popcount, or unpacked into tiles
+/// and by simdgroup_matrix. The integers are the same.
+enum class PromptKernel { kColumns, kMatrix };
+
 struct GpuPolicy {
   SignKernel sign_kernel = SignKernel::kPopcount;
+  PromptKernel prompt_kernel = PromptKernel::kColumns;
+  /// A call of so many tokens is a prompt: its attention goes in blocks, and what is not signs is
+  /// multiplied by simdgroup_matrix. At least 8.
+  int64_t prompt_tokens = 9;
   /// Attention over more positions than this is split, so that one token's heads fill the device.
   int64_t split_positions = 1024;
   uint32_t most_splits = 16;
@@ -38,8 +46,14 @@ std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epil
 /// The same for several tokens, shader::kColumnTokens of which share one load of the words: by
 /// popcount, whatever serves single tokens. Empty for a table.
 std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue);
-/// For weights of floats or of groups: one token at a time or, where there are several,
-/// shader::kColumnTokens. Empty for a packed weight.
-std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, int64_t tokens);
+/// The sums of a prompt by simdgroup_matrix. Empty for a table.
+std::string_view gemm_kernel(StoredWeight::TermTag matrix);
+
+/// How many tokens a call has, as far as kernels differ by it.
+enum class CallSize { kOne, kFew, kPrompt };
+CallSize call_size(const GpuPolicy& policy, int64_t tokens);
+/// For weights of floats or of groups: a token, shader::kColumnTokens at a time, or a prompt by
+/// simdgroup_matrix. Empty for a packed weight.
+std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, CallSize size);
 
 }  // namespace subbit

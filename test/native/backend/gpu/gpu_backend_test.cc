@@ -159,6 +159,23 @@ TEST(a_long_cache_is_attended_to_in_parts) {
   for (const KvType kv : {KvType::kF16, KvType::kI8}) expect_agreement(model, kv, policy, 7, 4);
 }
 
+// Whole models, more than one block of tokens, then a few more at a position that is none's begin.
+TEST(prompts_by_matrices_and_in_blocks_agree_with_the_processor) {
+  for (const PromptKernel prompt : {PromptKernel::kColumns, PromptKernel::kMatrix}) {
+    GpuPolicy policy = gpu_policy(7);
+    policy.prompt_kernel = prompt;
+    fake_metal::reset();
+    expect_agreement(test::fixture("models/tiny-llama"), KvType::kF32, policy, 11, 1);
+    for (const KvType kv : {KvType::kF16, KvType::kI8}) {
+      expect_agreement(synthesized(R"("hidden_size": 96, "intermediate_size": 172,
+                           "num_hidden_layers": 2, "num_attention_heads": 3,
+                           "num_key_value_heads": 1)"),
+                       kv, policy, 35, 2);
+    }
+    EXPECT_EQ(fake_metal::counts().live_objects, 0);
+  }
+}
+
 // Prefill in several command buffers: values that cross a cut must be in memory.
 TEST(a_prefill_cut_into_command_buffers_gives_the_same_logits) {
   fake_metal::reset();

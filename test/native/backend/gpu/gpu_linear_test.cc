@@ -102,17 +102,20 @@ std::shared_ptr<Stored> packed(const PackedLinear& linear) {
   return view("packed", pack(linear), linear.shape);
 }
 
-/// One linear on both back ends, for one token and for three, stored and added.
-void expect_agreement(const Linear& linear, Agreement agreement) {
+/// One linear on both back ends, for one token, three and a prompt, stored and added.
+void expect_agreement(const Linear& linear, Agreement agreement,
+                      PromptKernel prompt = PromptKernel::kColumns) {
   int wrong = 0;
   double worst = 0;
   fake_metal::reset();
   ThreadPool pool(1);
   const auto cpu = make_cpu_backend(pool);
-  const auto gpu = make_gpu_backend(test::test_device(), gpu_policy(7));
+  GpuPolicy policy = gpu_policy(7);
+  policy.prompt_kernel = prompt;
+  const auto gpu = make_gpu_backend(test::test_device(), policy);
   const int64_t rows = linear.shape.rows;
   const int64_t cols = linear.shape.cols;
-  for (const int64_t tokens : {1, 3}) {
+  for (const int64_t tokens : {1, 3, 9}) {
     Rng rng(7);
     const int64_t x_stride = cols + 4;
     const int64_t y_stride = rows + 12;
@@ -175,6 +178,7 @@ TEST(packed_linears_of_every_kind_of_term_agree_with_the_processor_to_the_bit) {
                                                {"table", "sign"}}) {
       const auto stored = packed(packed_of(shape, kinds, rng));
       expect_agreement(one_part(stored), Agreement::kBits);
+      expect_agreement(one_part(stored), Agreement::kBits, PromptKernel::kMatrix);
     }
   }
 }
@@ -185,6 +189,7 @@ TEST(scales_biases_and_runs_of_columns_agree_with_the_processor_to_the_bit) {
   PackedLinear linear = packed_of(shape, {"factored"}, rng);
   linear.terms[0].s_mid = random_floats(64, rng);
   expect_agreement(one_part(packed(linear)), Agreement::kBits);
+  expect_agreement(one_part(packed(linear)), Agreement::kBits, PromptKernel::kMatrix);
   linear.bias = random_floats(shape.rows, rng);
   expect_agreement(one_part(packed(linear)), Agreement::kBits);
   linear.s_pre = random_floats(shape.cols, rng);
@@ -195,6 +200,7 @@ TEST(scales_biases_and_runs_of_columns_agree_with_the_processor_to_the_bit) {
                  term_of("sign", shape, 64, 128, rng)};
   mixed.bias = random_floats(shape.rows, rng);
   expect_agreement(one_part(packed(mixed)), Agreement::kBits);
+  expect_agreement(one_part(packed(mixed)), Agreement::kBits, PromptKernel::kMatrix);
 }
 
 TEST(group_and_plain_weights_agree_with_the_processor_up_to_the_order_of_floats) {

@@ -18,22 +18,35 @@ TEST(every_kernel_the_policy_names_is_a_kernel_of_the_shaders) {
         EXPECT(!metal_on_cpu::arguments_of(name).empty());
         const auto columns = columns_kernel(tag, static_cast<Epilogue>(end));
         EXPECT_EQ(columns.empty(), tag == Tag::kTable);
+        const auto gemm = gemm_kernel(tag);
+        EXPECT_EQ(gemm.empty(), tag == Tag::kTable);
+        if (!gemm.empty()) EXPECT(!metal_on_cpu::arguments_of(gemm).empty());
         if (!columns.empty()) EXPECT(!metal_on_cpu::arguments_of(columns).empty());
       }
     }
   }
 }
 
-TEST(every_kind_of_plain_weight_has_kernels_for_one_token_and_for_several) {
+TEST(every_kind_of_plain_weight_has_kernels_for_one_token_for_few_and_for_prompts) {
   for (int k = static_cast<int>(StoredWeight::Kind::kF32);
        k < static_cast<int>(StoredWeight::Kind::kPacked); ++k) {
     for (const OutputMode mode : {OutputMode::kOverwrite, OutputMode::kAdd}) {
-      for (const int64_t tokens : {1, 2}) {
-        const auto name = plain_kernel(static_cast<StoredWeight::Kind>(k), mode, tokens);
+      for (const CallSize size : {CallSize::kOne, CallSize::kFew, CallSize::kPrompt}) {
+        const auto name = plain_kernel(static_cast<StoredWeight::Kind>(k), mode, size);
         EXPECT(!metal_on_cpu::arguments_of(name).empty());
       }
     }
   }
+}
+
+TEST(more_than_eight_tokens_are_a_prompt_and_matrices_multiply_it_from_the_m5_on) {
+  const GpuPolicy m1 = gpu_policy(7);
+  EXPECT(call_size(m1, 1) == CallSize::kOne);
+  EXPECT(call_size(m1, 2) == CallSize::kFew && call_size(m1, 8) == CallSize::kFew);
+  EXPECT(call_size(m1, 9) == CallSize::kPrompt);
+  EXPECT(m1.prompt_kernel == PromptKernel::kColumns);
+  EXPECT(gpu_policy(9).prompt_kernel == PromptKernel::kColumns);
+  EXPECT(gpu_policy(10).prompt_kernel == PromptKernel::kMatrix);
 }
 
 TEST(attention_is_split_where_a_cache_is_long_and_for_single_tokens_only) {

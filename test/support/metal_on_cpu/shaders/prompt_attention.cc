@@ -1,0 +1,4 @@
+// metal/prompt_attention.metal for metal_on_cpu.
+#include "support/metal_on_cpu/shader_language.h"
+// After the language it is written in.
+#include "metal/prompt_attention.metal"
