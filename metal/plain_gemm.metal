@@ -25,13 +25,14 @@ inline void fill_group_rows(thread const GroupGemvArgs& args, device const uchar
   const uint unit = row * args.groups + c / chunks_in_group;
   device const uint* words = (device const uint*)(weights + unit * unit_bytes(coding, args.group));
   const float scale = float(((device const half*)(weights + args.scales_at))[unit]);
+  threadgroup float* to = tiles + row_element(place.row, place.row_columns);
   UNROLL
   for (uint o = 0; o < 2; ++o) {
-    const uint column = place.row_columns + 8 * o;
     float codes[8];
-    read_octet(coding, words, args.group, 4 * (c % chunks_in_group) + column / 8, codes);
+    const uint octet = 4 * (c % chunks_in_group) + place.row_columns / 8 + o;
+    read_octet(coding, words, args.group, octet, codes);
     UNROLL
-    for (uint i = 0; i < 8; ++i) tiles[row_element(place.row, column + i)] = codes[i] * scale;
+    for (uint i = 0; i < 8; ++i) to[64 * o + 8 * i] = codes[i] * scale;
   }
 }
 
@@ -40,12 +41,12 @@ inline void fill_code_tokens(thread const GroupGemvArgs& args, device const uint
   const uint meta = qvec[qvec_meta_at(chunks_of_columns(args.columns)) + c];
   const ChunkShift s = chunk_shift(meta, largest, args.headroom);
   device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c + place.token_columns / 4;
+  threadgroup float* to = tiles + token_element(place.token, place.token_columns);
   UNROLL
   for (uint i = 0; i < 8; ++i) {
     const int code = code_of(words[i / 4], i % 4);
     const int magnitude = int(magnitude_of(code) >> s.drop) << s.shift;
-    tiles[token_element(place.token, place.token_columns + i)] =
-        float(code < 0 ? -magnitude : magnitude);
+    to[i] = float(code < 0 ? -magnitude : magnitude);
   }
 }
 
@@ -137,6 +138,8 @@ inline void dense_gemm(thread const DenseGemvArgs& args, device const uchar* wei
   const TilePlace place = tile_place(index);
   const uint row = min(kGemmRows * group.x + place.row, args.rows - 1);
   device const float* own = x + token_of(tokens, place.token) * args.x_stride;
+  threadgroup float* to_rows = tiles + row_element(place.row, place.row_columns);
+  threadgroup float* to_tokens = tiles + token_element(place.token, place.token_columns);
   clear_sums(sums);
   for (uint first = 0; first < args.columns; first += kGemmColumns) {
     UNROLL
@@ -144,13 +147,13 @@ inline void dense_gemm(thread const DenseGemvArgs& args, device const uchar* wei
       const uint column = first + place.row_columns + i;
       float w = 0.0f;
       if (column < args.columns) w = read_stored(stored, weights, row * args.columns + column);
-      tiles[row_element(place.row, place.row_columns + i)] = w;
+      to_rows[64 * (i / 8) + 8 * (i % 8)] = w;
     }
     UNROLL
     for (uint i = 0; i < 8; ++i) {
       const uint column = first + place.token_columns + i;
       const float value = column < args.columns ? own[column] : 0.0f;
-      tiles[token_element(place.token, place.token_columns + i)] = value;
+      to_tokens[i] = value;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     multiply_tiles(sums, tiles, simdgroup);

@@ -52,33 +52,57 @@ inline void find_largest(thread const GemvArgs& args, thread const TileTokens& t
   threadgroup_barrier(mem_flags::mem_threadgroup);
 }
 
-/// What chunk c of a token can add to a sum, at most; and its codes' place in the tile.
+/// What chunk c of a token can add to a sum, at most.
 inline uint chunk_bound(thread const GemvArgs& args, device const uint* qvec, uint c, int largest) {
   const uint meta = qvec[qvec_meta_at(args.input_chunks) + c];
   return (meta & 0xFFFFu) << chunk_shift(meta, largest, args.headroom).shift;
 }
 
-inline void fill_tokens(thread const GemvArgs& args, device const uint* qvec, uint c, int largest,
+/// Four codes of a word as halves. A byte b of which the upper bit is flipped, behind the upper
+/// byte of 1024.0h, is the half 1024 + 128 + b, exactly.
+inline void unpack_codes(uint word, thread half* codes) {
+  const half2 even = as_type<half2>((word & 0x00FF00FFu) ^ 0x64806480u);
+  const half2 odd = as_type<half2>(((word >> 8) & 0x00FF00FFu) ^ 0x64806480u);
+  codes[0] = even.x - half(1152.0f);
+  codes[1] = odd.x - half(1152.0f);
+  codes[2] = even.y - half(1152.0f);
+  codes[3] = odd.y - half(1152.0f);
+}
+
+/// `words`: the chunk's codes.
+inline void fill_tokens(device const uint* words, thread const ChunkShift& s,
                         thread const TilePlace& place, threadgroup half* tiles) {
-  const uint meta = qvec[qvec_meta_at(args.input_chunks) + c];
-  const ChunkShift s = chunk_shift(meta, largest, args.headroom);
-  const float scale = as_type<float>(uint(127 + int(s.shift) - kTileShift) << 23);
-  device const uint* words = qvec + qvec_codes_at() + kQvecChunkWords * c + place.token_columns / 4;
+  words += place.token_columns / 4;
+  const half scale = half(as_type<float>(uint(127 + int(s.shift) - kTileShift) << 23));
+  half codes[8];
+  if (s.drop == 0) {  // nearly always
+    unpack_codes(words[0], codes);
+    unpack_codes(words[1], codes + 4);
+  } else {
+    UNROLL
+    for (uint i = 0; i < 8; ++i) {
+      const int code = code_of(words[i / 4], i % 4);
+      const int magnitude = int(magnitude_of(code) >> s.drop);
+      codes[i] = half(float(code < 0 ? -magnitude : magnitude));
+    }
+  }
+  threadgroup half2* to =
+      (threadgroup half2*)(tiles + token_element(place.token, place.token_columns));
   UNROLL
-  for (uint i = 0; i < 8; ++i) {
-    const int code = code_of(words[i / 4], i % 4);
-    const int magnitude = int(magnitude_of(code) >> s.drop);
-    const float value = float(code < 0 ? -magnitude : magnitude) * scale;
-    tiles[token_element(place.token, place.token_columns + i)] = half(value);
+  for (uint i = 0; i < 4; ++i) {
+    half2 pair;
+    pair.x = codes[2 * i] * scale;
+    pair.y = codes[2 * i + 1] * scale;
+    to[i] = pair;
   }
 }
 
 inline void fill_rows(uint word, thread const TilePlace& place, threadgroup half* tiles) {
   const uint bits = word >> place.row_columns;
+  threadgroup half* to = tiles + row_element(place.row, place.row_columns);
   UNROLL
   for (uint i = 0; i < 16; ++i) {
-    const float sign = ((bits >> i) & 1u) != 0 ? 1.0f : -1.0f;
-    tiles[row_element(place.row, place.row_columns + i)] = half(sign);
+    to[64 * (i / 8) + 8 * (i % 8)] = (bits & (1u << i)) != 0 ? half(1.0f) : half(-1.0f);
   }
 }
 
@@ -113,7 +137,9 @@ inline void sign_gemm(thread const GemvArgs& args, device const uint* words,
   for (uint step = 0; step < args.chunks; ++step) {
     const uint c = args.first_chunk + step;
     fill_rows(sign_word(kind, words, args.chunks, row, step), place, tiles);
-    fill_tokens(args, filled, c, filled_largest, place, tiles);
+    const uint meta = filled[qvec_meta_at(args.input_chunks) + c];
+    const ChunkShift shift = chunk_shift(meta, filled_largest, args.headroom);
+    fill_tokens(filled + qvec_codes_at() + kQvecChunkWords * c, shift, place, tiles);
     const uint more = chunk_bound(args, watched, c, watched_largest);
     // The same in every simdgroup, so that all go the same way.
     if (simd_max(bound + more) > kExactFloat) {

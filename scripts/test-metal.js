@@ -18,7 +18,7 @@ import { basename, join } from "node:path";
 
 import { buildEngineTests } from "./build-native.js";
 import { BuildError, findProgram, jobs, run, runMain } from "./commands.js";
-import { countSlots, slots, slotsPerBit } from "./metal/slots.js";
+import { countSlots, matrixSlots, slots, slotsPerBit } from "./metal/slots.js";
 import { filesBelow, root } from "./sources.js";
 
 const prelude = join(root, "scripts/metal/address_spaces.h");
@@ -173,6 +173,10 @@ function checkSlots(clang) {
   }
   const select = slots(counted.selectUnit) / 128;
   console.log(`slots: K2 per stored bit: ${select.toFixed(3)} in the inner loop`);
+  const [now, m5] = [102, 408].map((each) => matrixSlots(counted, each).toFixed(2));
+  console.log(
+    `slots: prompts by matrices, a sign and a token: ${now}; at four times the rate ${m5}`,
+  );
 }
 
 runMain(async () => {

@@ -22,7 +22,8 @@ inline TilePlace tile_place(uint index) {
   return place;
 }
 
-/// Element (row, column) of the weights' tile, whose blocks stand on their side: column by column.
+/// Element (row, column) of the weights' tile, whose blocks stand on their side: the next column of
+/// a block is 8 further on, the next block 64.
 inline uint row_element(uint row, uint column) {
   return 64 * (row / 8 * 4 + column / 8) + 8 * (column % 8) + row % 8;
 }

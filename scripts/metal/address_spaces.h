@@ -26,6 +26,7 @@ using half = _Float16;
 template <typename T, int N>
 using vec = T __attribute__((ext_vector_type(N)));
 using float4 = vec<float, 4>;
+using half2 = vec<half, 2>;
 using half4 = vec<half, 4>;
 using int4 = vec<int, 4>;
 using uint3 = vec<uint, 3>;

@@ -1,6 +1,6 @@
-// The pieces of K1's and K2's inner loops as functions of their own, for scripts/metal/slots.js to
-// count what clang makes of them. Not run.
-#include "metal/device/gemv.h"
+// The pieces of K1's and K2's inner loops, and of the prompt kernel's, as functions of their own,
+// for scripts/metal/slots.js to count what clang makes of them. Not run.
+#include "metal/sign_gemm.metal"
 
 extern "C" {
 /// Four words of a quad against one chunk: 128 stored bits.
@@ -13,6 +13,16 @@ void select_unit(uint4 w, thread const SelectChunk& chunk, thread int* sums) {
 /// A chunk into registers, once for two units.
 void popcount_chunk(thread PopcountChunk& chunk, device const uint* qvec, thread const uint* at) {
   load_chunk(chunk, qvec, at[0], at[1], int(at[2]), at[3]);
+}
+/// A thread's share of a step of sign_gemm: 16 columns of a row, 8 columns of a token.
+void tile_rows(uint word, thread const TilePlace& place, threadgroup half* tiles) {
+  fill_rows(word, place, tiles);
+}
+void tile_tokens(device const uint* qvec, thread const uint* at, thread const TilePlace& place,
+                 threadgroup half* tiles) {
+  ChunkShift shift = chunk_shift(qvec[at[0]], int(at[1]), at[2]);
+  shift.drop = 0;  // as it is nearly always
+  fill_tokens(qvec + at[3], shift, place, tiles);
 }
 /// Eight rows' sums over 32 lanes, once a row.
 int reduction(thread int* sums, uint lane) { return reduce_rows(sums, lane, 5); }

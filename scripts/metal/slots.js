@@ -29,6 +29,7 @@ const classes = [
   [/ = (and|or|xor|add|sub|fadd|fsub|fmul|select)\b/, { simple: 1 }],
   [/ = (or disjoint)\b/, { simple: 1 }],
   [/ = load .*addrspace\(1\)/, { simple: 1, loads: 1 }],
+  [/ store .*addrspace\(3\)/, { simple: 1 }],
   [/ br i1 /, { simple: 1 }],
 ];
 
@@ -58,7 +59,8 @@ export function slots({ simple, complex }) {
 
 /**
  * @param {string} clang
- * @returns {{ unit: Count, chunk: Count, selectUnit: Count, reduction: Count }}
+ * @returns {{ unit: Count, chunk: Count, selectUnit: Count, reduction: Count,
+ *   tileRows: Count, tileTokens: Count }}
  */
 export function countSlots(clang) {
   const { status, stdout, stderr } = spawnSync(
@@ -88,6 +90,8 @@ export function countSlots(clang) {
     selectUnit: countLines(body(/@select_unit\(/)),
     chunk: countLines(fast),
     reduction: countLines(body(/@reduction\(/)),
+    tileRows: countLines(body(/@tile_rows\(/)),
+    tileTokens: countLines(body(/@tile_tokens\(/)),
   };
 }
 
@@ -106,4 +110,19 @@ export function slotsPerBit(counted, chunksOfARow) {
   const steps = chunksOfARow / 32; // of a lane, for eight rows
   const reduced = slots(counted.reduction) / (bits * steps);
   return { inner, all: inner + step + reduced };
+}
+
+/**
+ * Slots of sign_gemm for one product of a sign and a token's code, where simdgroup_matrix does
+ * `multiplyAdds` a cycle on a core's 128 lanes (102 are published for the M1 to M4). A thread's
+ * share of a step is 64 rows * 32 tokens * 32 columns / 128 products.
+ * @param {ReturnType<typeof countSlots>} counted
+ * @param {number} multiplyAdds
+ */
+export function matrixSlots(counted, multiplyAdds) {
+  const products = 512;
+  // 24 blocks loaded from threadgroup memory, two barriers, the watched bound and its maximum.
+  const around = 24 * 2 + 2 * 4 + 24;
+  const unpack = slots(counted.tileRows) + slots(counted.tileTokens);
+  return (products * (128 / multiplyAdds) + unpack + around) / products;
 }

@@ -1,6 +1,7 @@
-// The trial. Both back ends see the same tokens: a prompt in one call, then tokens one by one.
-// Their integers are equal; rho, rotations, softmax and silu may differ by roundings, which now and
-// then move an 8-bit code by one. Logits are therefore compared as distributions.
+// The trial. Both back ends see the same tokens: a prompt in one call, a few in another, then
+// tokens one by one, so that kernels for every size of call have run. Their integers are equal;
+// rho, rotations, softmax and silu may differ by roundings, which now and then move an 8-bit code
+// by one. Logits are therefore compared as distributions.
 #include "runtime/device_trial.h"
 
 #include <algorithm>
@@ -21,20 +22,24 @@
 namespace subbit {
 namespace {
 
-constexpr int64_t kPromptTokens = 5;
+/// More than a tile's (kGemmTokens), so that the prompt kernels' times mean something.
+constexpr int64_t kPromptTokens = 33;
+constexpr int64_t kFewTokens = 3;
 constexpr int64_t kDecodedTokens = 4;
+constexpr int64_t kTokens = kPromptTokens + kFewTokens + kDecodedTokens;
 /// Nats. Rounding all activations to eight bits costs 0.0015 on a 15M model; two back ends differ
 /// by a few codes among thousands, so anything near that is another answer, not another rounding.
 constexpr double kMostDivergence = 1e-3;
 
 struct Answers {
   std::vector<std::vector<float>> logits;
+  double prompt_ms = 0;
   double decode_ms = 0;  // of the quickest token
 };
 
 std::vector<int32_t> trial_tokens(int64_t vocab) {
   std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < kPromptTokens + kDecodedTokens; ++i) {
+  for (int64_t i = 0; i < kTokens; ++i) {
     // Spread over the vocabulary; which ones does not matter.
     tokens.push_back(static_cast<int32_t>((i * 7919 + 1) % vocab));
   }
@@ -44,8 +49,6 @@ std::vector<int32_t> trial_tokens(int64_t vocab) {
 Answers answer(OpenedModel& opened, Backend& backend, KvType kv, int64_t context) {
   using Clock = std::chrono::steady_clock;
   const std::vector<int32_t> tokens = trial_tokens(opened.model().config().vocab_size);
-  const auto count = std::min<int64_t>(std::ssize(tokens), context);
-  const int64_t prompt = std::min<int64_t>(kPromptTokens, count);
   Decoder decoder(opened.model(), backend, {context, kv});
   const std::atomic<bool> abort{false};
   Answers answers;
@@ -53,14 +56,18 @@ Answers answer(OpenedModel& opened, Backend& backend, KvType kv, int64_t context
   const auto keep = [&](int64_t, Matrix logits) {
     answers.logits.emplace_back(logits.row(0), logits.row(0) + logits.cols);
   };
-  const std::span<const int32_t> all(tokens);
-  decoder.forward(all.first(static_cast<size_t>(prompt)), LogitRows::kLast, abort, keep);
-  for (int64_t i = prompt; i < count; ++i) {
+  std::span<const int32_t> left(tokens);
+  left = left.first(std::min(left.size(), static_cast<size_t>(context)));
+  const auto call = [&](int64_t count) {
     const auto start = Clock::now();
-    decoder.forward(all.subspan(static_cast<size_t>(i), 1), LogitRows::kLast, abort, keep);
-    const std::chrono::duration<double, std::milli> took = Clock::now() - start;
-    answers.decode_ms = std::min(answers.decode_ms, took.count());
-  }
+    const auto now = left.first(std::min(left.size(), static_cast<size_t>(count)));
+    decoder.forward(now, LogitRows::kLast, abort, keep);
+    left = left.subspan(now.size());
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  };
+  answers.prompt_ms = call(kPromptTokens);
+  if (!left.empty()) call(kFewTokens);
+  while (!left.empty()) answers.decode_ms = std::min(answers.decode_ms, call(1));
   return answers;
 }
 
@@ -121,7 +128,15 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
-/// What follows the key: "popcount", "select", or what was wrong. Empty: never tried.
+constexpr std::string_view kSignNames[] = {"popcount", "select"};     // by SignKernel
+constexpr std::string_view kPromptNames[] = {"columns", "matrices"};  // by PromptKernel
+
+std::string name_of(const GpuPolicy& policy) {
+  return std::string(kSignNames[static_cast<size_t>(policy.sign_kernel)]) + " " +
+         std::string(kPromptNames[static_cast<size_t>(policy.prompt_kernel)]);
+}
+
+/// What follows the key: a name_of(), or what was wrong. Empty: never tried.
 std::string recall(const std::string& path, const std::string& key) {
   if (path.empty()) return "";
   for (const std::string& line : read_lines(path)) {
@@ -149,6 +164,13 @@ Error refused(const std::string& why) {
                {{"device", "metal"}, {"reason", why}});
 }
 
+constexpr std::string_view kWrong = "wrong: ";
+
+/// Every kernel that could multiply signs gave wrong answers.
+struct Refused {
+  std::string why;
+};
+
 class Trial {
  public:
   Trial(const std::shared_ptr<GpuDevice>& device, KvCacheType kv, OpenedModel& opened,
@@ -156,19 +178,34 @@ class Trial {
       : device_(device),
         kv_(kv_type(kv)),
         opened_(opened),
-        context_(std::min<int64_t>(16, opened.model().config().max_position_embeddings)) {
+        context_(std::min<int64_t>(kTokens, opened.model().config().max_position_embeddings)) {
     reference_ = answer(opened, *make_cpu_backend(pool), kv_, context_);
   }
 
-  /// Milliseconds a token, or infinity where the answers are wrong; `why` then says how.
-  double run(const GpuPolicy& policy, std::string& why) {
+  struct Times {
+    double prompt_ms = std::numeric_limits<double>::infinity();
+    double decode_ms = std::numeric_limits<double>::infinity();
+    bool passed() const { return std::isfinite(prompt_ms); }
+  };
+
+  /// Infinities where the answers are wrong or a kernel cannot be had; `why` then says how.
+  Times run(const GpuPolicy& policy, std::string& why) {
     const std::unique_ptr<GpuBackend> backend = make_gpu_backend(device_, policy);
     for (const auto& mapping : opened_.checkpoint().mappings()) backend->share(mapping);
-    const Answers given = answer(opened_, *backend, kv_, context_);
+    Answers given;
+    try {
+      given = answer(opened_, *backend, kv_, context_);
+    } catch (const Error& error) {
+      const bool kernel =
+          error.code() == ErrorCode::kNonFinite || error.code() == ErrorCode::kDeviceUnavailable;
+      if (!kernel) throw;
+      why = error.what();
+      return {};
+    }
     const double worst = worst_divergence(reference_, given);
-    if (worst <= kMostDivergence) return given.decode_ms;
+    if (worst <= kMostDivergence) return {given.prompt_ms, given.decode_ms};
     why = "its answers diverge from the processor's by " + std::to_string(worst) + " nats";
-    return std::numeric_limits<double>::infinity();
+    return {};
   }
 
  private:
@@ -179,33 +216,55 @@ class Trial {
   Answers reference_;
 };
 
+/// Popcount or select, whichever decodes faster; then columns or matrices for prompts. What gives
+/// wrong answers is not chosen; throws where every sign kernel does.
+GpuPolicy fastest(Trial& trial, const GpuPolicy& start) {
+  std::string why;
+  GpuPolicy best = start;
+  Trial::Times best_times;
+  for (const auto sign : {SignKernel::kPopcount, SignKernel::kSelect}) {
+    GpuPolicy policy = start;
+    policy.sign_kernel = sign;
+    policy.prompt_kernel = PromptKernel::kColumns;
+    const Trial::Times times = trial.run(policy, why);
+    if (!(times.decode_ms < best_times.decode_ms)) continue;
+    best = policy;
+    best_times = times;
+  }
+  if (!best_times.passed()) throw Refused{why};
+  GpuPolicy matrices = best;
+  matrices.prompt_kernel = PromptKernel::kMatrix;
+  const Trial::Times times = trial.run(matrices, why);
+  return times.prompt_ms < best_times.prompt_ms ? matrices : best;
+}
+
 }  // namespace
 
 GpuPolicy proven_policy(const std::shared_ptr<GpuDevice>& device, const TrialOptions& options,
                         OpenedModel& opened, ThreadPool& pool) {
-  GpuPolicy policy = gpu_policy(device->facts().family);
+  const GpuPolicy start = gpu_policy(device->facts().family);
   const std::string key = verdict_key(device->facts(), opened, options.kv_cache);
   const std::string known = recall(options.verdicts, key);
-  if (known.empty()) {
-    Trial trial(device, options.kv_cache, opened, pool);
-    std::string why;
-    GpuPolicy select = policy;
-    select.sign_kernel = SignKernel::kSelect;
-    const double popcount_ms = trial.run(policy, why);
-    const double select_ms = trial.run(select, why);
-    if (std::isinf(popcount_ms) && std::isinf(select_ms)) {
-      remember(options.verdicts, key, "wrong: " + why);
-      throw refused(why);
+  for (const auto sign : {SignKernel::kPopcount, SignKernel::kSelect}) {
+    for (const auto prompt : {PromptKernel::kColumns, PromptKernel::kMatrix}) {
+      GpuPolicy policy = start;
+      policy.sign_kernel = sign;
+      policy.prompt_kernel = prompt;
+      if (known == name_of(policy)) return policy;
     }
-    if (select_ms < popcount_ms) policy = select;
-    remember(options.verdicts, key, select_ms < popcount_ms ? "select" : "popcount");
-    return policy;
   }
-  if (known != "popcount" && known != "select") {
+  if (known.starts_with(kWrong)) {
     throw refused(known + " (remembered in " + options.verdicts + ")");
   }
-  policy.sign_kernel = known == "select" ? SignKernel::kSelect : SignKernel::kPopcount;
-  return policy;
+  Trial trial(device, options.kv_cache, opened, pool);
+  try {
+    const GpuPolicy policy = fastest(trial, start);
+    remember(options.verdicts, key, name_of(policy));
+    return policy;
+  } catch (const Refused& wrong) {
+    remember(options.verdicts, key, std::string(kWrong) + wrong.why);
+    throw refused(wrong.why);
+  }
 }
 
 }  // namespace subbit

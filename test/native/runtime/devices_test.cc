@@ -32,7 +32,7 @@ std::shared_ptr<LoadedModel> load(DeviceChoice device, const std::string& verdic
                                   KvCacheType kv = KvCacheType::kF16) {
   LoadRequest request;
   request.kv_cache = kv;
-  request.path = test::fixture("models/" + name);
+  request.path = name.starts_with("/") ? name : test::fixture("models/" + name);
   request.threads = 1;
   request.device = device;
   request.verdicts = verdicts;
@@ -130,14 +130,39 @@ TEST(what_a_mac_can_lack_is_said_in_words) {
 }
 
 TEST(a_gpu_with_one_wrong_kernel_is_found_out_and_not_used) {
-  const std::string verdicts = test::temporary_directory() + "/devices.txt";
-  Settings settings;
-  settings.broken_kernel = "rope";
-  const FakeGpu gpu(settings);
-  const auto model = load(DeviceChoice::kAuto, verdicts);
-  EXPECT_EQ(model->facts().device.backend, "cpu");
-  EXPECT(model->facts().device.reason.find("diverge") != std::string::npos);
-  EXPECT(test::read_file(verdicts).find("\twrong: ") != std::string::npos);
+  // One that every call runs, and one for prompts.
+  for (const char* kernel : {"rope", "prompt_attention_f16"}) {
+    const std::string verdicts = test::temporary_directory() + "/devices.txt";
+    Settings settings;
+    settings.broken_kernel = kernel;
+    const FakeGpu gpu(settings);
+    const auto model = load(DeviceChoice::kAuto, verdicts);
+    EXPECT_EQ(model->facts().device.backend, "cpu");
+    EXPECT(model->facts().device.reason.find("diverge") != std::string::npos);
+    EXPECT(test::read_file(verdicts).find("\twrong: ") != std::string::npos);
+  }
+}
+
+// Where two kernels serve one job, one that is wrong loses, and the model still runs on the GPU.
+TEST(of_two_kernels_for_one_job_the_wrong_one_is_not_chosen) {
+  SynthesizeRequest request;
+  request.config = R"({"model_type": "llama", "vocab_size": 67, "max_position_embeddings": 64,
+                       "bos_token_id": 1, "eos_token_id": 2, "hidden_size": 64,
+                       "intermediate_size": 128, "num_hidden_layers": 1,
+                       "num_attention_heads": 2})";
+  request.out = test::temporary_directory() + "/model";
+  request.bits_per_weight = 3;
+  JobControl control;
+  synthesize(request, control);
+  for (const auto& [kernel, words] :
+       {std::pair("sign_gemm_sums", " columns\n"), std::pair("sign_gemv_rank", "\tselect ")}) {
+    const std::string verdicts = test::temporary_directory() + "/devices.txt";
+    Settings settings;
+    settings.broken_kernel = kernel;
+    const FakeGpu gpu(settings);
+    EXPECT_EQ(load(DeviceChoice::kMetal, verdicts, request.out)->facts().device.backend, "metal");
+    EXPECT(test::read_file(verdicts).find(words) != std::string::npos);
+  }
 }
 
 TEST(a_gpu_lost_during_the_trial_leaves_the_processor) {

@@ -93,6 +93,7 @@ inline vec<T, N> operator~(vec<T, N> a) {
 using float2 = vec<float, 2>;
 using float3 = vec<float, 3>;
 using float4 = vec<float, 4>;
+using half2 = vec<half, 2>;
 using half4 = vec<half, 4>;
 using int4 = vec<int, 4>;
 using uint2 = vec<uint, 2>;

@@ -237,7 +237,7 @@ void GpuEncoder::attention_in_blocks(const AttentionShape& shape, Tensor q, cons
 
 void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer& kv,
                            int64_t first_position, Tensor out, GpuCodes* codes) {
-  if (attends_in_blocks(shape, q.rows)) {
+  if (attends_in_blocks(shape, q, out)) {
     CHECK(codes == nullptr);
     return attention_in_blocks(shape, q, kv, first_position, out);
   }

@@ -67,9 +67,11 @@ class GpuEncoder {
     return policy_.prompt_kernel == PromptKernel::kMatrix &&
            call_size(policy_, tokens) == CallSize::kPrompt;
   }
-  /// Whether attention goes in blocks of tokens; it then leaves floats.
-  bool attends_in_blocks(const AttentionShape& shape, int64_t tokens) const {
-    return call_size(policy_, tokens) == CallSize::kPrompt && shape.head_dim % 8 == 0;
+  /// Whether attention goes in blocks of tokens. It then leaves floats, and not over its queries:
+  /// blocks at a prompt's end share tokens.
+  bool attends_in_blocks(const AttentionShape& shape, const Tensor& q, const Tensor& out) const {
+    return call_size(policy_, q.rows) == CallSize::kPrompt && shape.head_dim % 8 == 0 &&
+           q.data != out.data;
   }
   /// Bits that kernels have set since clear_status() (StatusBit of metal/qvec.h).
   uint32_t status() const;

@@ -209,7 +209,7 @@ size_t GpuPlanner::take_attention(Steps left, bool appended) {
   }
   // A head's values must be whole chunks.
   const bool as_codes = step.shape.head_dim % 32 == 0 &&
-                        !encoder_.attends_in_blocks(step.shape, step.in.rows) &&
+                        !encoder_.attends_in_blocks(step.shape, step.in, step.out) &&
                         next_takes_codes(left, 1, step.out);
   forget(step.out);
   GpuCodes codes;
