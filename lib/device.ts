@@ -8,7 +8,7 @@ import { join } from "node:path";
 import envPaths from "env-paths";
 
 import { fromNative } from "./errors.js";
-import { type NativeModelFacts, nativeAddon } from "./native.js";
+import { type NativeDoctorReport, type NativeModelFacts, nativeAddon } from "./native.js";
 
 export interface Device {
   backend: "metal" | "cpu";
@@ -28,6 +28,14 @@ export interface KernelReport {
   maxThreads: number;
   /** The compiler's words, where it is not usable. */
   reason?: string;
+  /** One call's time on a square matrix of `timedRows`, of kernels that multiply weights. */
+  speed?: {
+    tokens: number;
+    seconds: number;
+    bytesPerSecond: number;
+    /** Of what the GPU reads when it does nothing else. */
+    bandwidthFraction: number;
+  };
 }
 
 /** What this machine offers a model. */
@@ -48,9 +56,12 @@ export interface DoctorReport {
     maxBufferBytes: number;
     workingSetBytes: number;
     threadgroupBytes: number;
+    /** What it reads when it does nothing else, measured. */
+    bytesPerSecond: number;
+    timedRows: number;
     kernels: KernelReport[];
   };
-  /** Why there is no `gpu`. */
+  /** Why there is no `gpu`, or what went wrong while it was timed. */
   gpuReason?: string;
 }
 
@@ -81,7 +92,8 @@ export function verdictsFile(cacheDir: string | undefined): string {
 }
 
 /**
- * Looks at this machine: opens the GPU, if there is one, and compiles every kernel for it.
+ * Looks at this machine: opens the GPU, if there is one, compiles every kernel for it, and times
+ * those that multiply weights, which takes some seconds.
  * @throws ModelError NO_NATIVE_BINARY
  */
 export async function doctor(): Promise<DoctorReport> {
@@ -96,10 +108,29 @@ export async function doctor(): Promise<DoctorReport> {
     platform: `${process.platform}-${process.arch}`,
     node: process.version,
     cpu: { name: processorName(), performanceCores, signKernel },
-    ...(gpu ? { gpu: { ...gpu, kernels: gpu.kernels.map(kernelOf) } } : { gpuReason }),
+    ...(gpu ? { gpu: gpuReport(gpu) } : {}),
+    ...(gpuReason ? { gpuReason } : {}),
   };
 }
 
-function kernelOf({ reason, ...kernel }: KernelReport): KernelReport {
-  return reason ? { ...kernel, reason } : kernel;
+function gpuReport(gpu: NonNullable<NativeDoctorReport["gpu"]>): DoctorReport["gpu"] {
+  const kernels = gpu.kernels.map(
+    ({ name, usable, maxThreads, reason, tokens, seconds, bytesPerSecond }): KernelReport => ({
+      name,
+      usable,
+      maxThreads,
+      ...(reason ? { reason } : {}),
+      ...(seconds > 0
+        ? {
+            speed: {
+              tokens,
+              seconds,
+              bytesPerSecond,
+              bandwidthFraction: bytesPerSecond / gpu.bytesPerSecond,
+            },
+          }
+        : {}),
+    }),
+  );
+  return { ...gpu, kernels };
 }

@@ -61,7 +61,17 @@ export interface NativeDoctorReport {
     maxBufferBytes: number;
     workingSetBytes: number;
     threadgroupBytes: number;
-    kernels: { name: string; usable: boolean; maxThreads: number; reason: string }[];
+    bytesPerSecond: number;
+    timedRows: number;
+    kernels: {
+      name: string;
+      usable: boolean;
+      maxThreads: number;
+      reason: string;
+      tokens: number;
+      seconds: number;
+      bytesPerSecond: number;
+    }[];
   };
 }
 

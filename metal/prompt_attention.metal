@@ -87,6 +87,90 @@ inline QueryBlock query_block(uint group, uint simdgroup, uint tokens) {
   return block;
 }
 
+/// scores = q [8, head_dim] * keys^T, the tile's.
+inline void find_scores(device const float* q, uint q_stride, uint head_dim,
+                        threadgroup const float* tile, threadgroup float* scores) {
+  simdgroup_float8x8 products[kPromptKeys / 8];
+  UNROLL
+  for (uint k = 0; k < kPromptKeys / 8; ++k) products[k] = simdgroup_float8x8(0.0f);
+  for (uint d = 0; d < head_dim; d += 8) {
+    simdgroup_float8x8 left;
+    simdgroup_load(left, q + d, q_stride);
+    UNROLL
+    for (uint k = 0; k < kPromptKeys / 8; ++k) {
+      simdgroup_float8x8 right;
+      simdgroup_load(right, tile + 8 * k * head_dim + d, head_dim, ulong2(0), true);
+      simdgroup_multiply_accumulate(products[k], left, right, products[k]);
+    }
+  }
+  UNROLL
+  for (uint k = 0; k < kPromptKeys / 8; ++k) {
+    simdgroup_store(products[k], scores + 8 * k, kPromptKeys);
+  }
+}
+
+/// Weighted values of eight tokens: block d is dimensions [8 d, 8 d + 8).
+struct MixedValues {
+  simdgroup_float8x8 blocks[kMostBlocks];
+};
+
+/// mixed = mixed faded + scores * values, the tile's.
+inline void add_values(thread MixedValues& mixed, bool fades, uint head_dim,
+                       threadgroup const float* tile, threadgroup const float* scores) {
+  simdgroup_float8x8 fade;
+  simdgroup_float8x8 powers[kPromptKeys / 8];
+  simdgroup_load(fade, scores + 8 * kPromptKeys);
+  UNROLL
+  for (uint k = 0; k < kPromptKeys / 8; ++k) {
+    simdgroup_load(powers[k], scores + 8 * k, kPromptKeys);
+  }
+  UNROLL
+  for (uint d = 0; d < kMostBlocks; ++d) {
+    if (8 * d >= head_dim) continue;
+    simdgroup_float8x8 sum = mixed.blocks[d];
+    if (fades) simdgroup_multiply_accumulate(sum, fade, sum, simdgroup_float8x8(0.0f));
+    UNROLL
+    for (uint k = 0; k < kPromptKeys / 8; ++k) {
+      simdgroup_float8x8 right;
+      simdgroup_load(right, tile + 8 * k * head_dim + 8 * d, head_dim);
+      simdgroup_multiply_accumulate(sum, powers[k], right, sum);
+    }
+    mixed.blocks[d] = sum;
+  }
+}
+
+/// The block's tokens into out [tokens, out_stride], which stands at the head. The powers' sums
+/// divide through a diagonal too: each element is one product.
+inline void store_mixed(thread const MixedValues& mixed, float sum,
+                        thread const PromptAttentionArgs& args, thread const QueryBlock& block,
+                        uint lane, threadgroup float* scores, device float* out) {
+  threadgroup float* inverses = scores + 8 * kPromptKeys;
+  UNROLL
+  for (uint i = 0; i < 2; ++i) {
+    const uint column = lane % 4 + 4 * i;
+    inverses[8 * (lane / 4) + column] = column == lane / 4 ? 1.0f / sum : 0.0f;
+  }
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  simdgroup_float8x8 inverse;
+  simdgroup_load(inverse, inverses);
+  UNROLL
+  for (uint d = 0; d < kMostBlocks; ++d) {
+    if (8 * d >= args.attention.head_dim) continue;
+    simdgroup_float8x8 values;
+    simdgroup_multiply_accumulate(values, inverse, mixed.blocks[d], simdgroup_float8x8(0.0f));
+    simdgroup_store(values, scores);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    UNROLL
+    for (uint i = 0; i < 2; ++i) {
+      const uint element = lane + 32 * i;
+      const uint token = block.first + element / 8;
+      if (token < block.written || token >= args.tokens) continue;
+      out[token * args.attention.out_stride + 8 * d + element % 8] = scores[element];
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+  }
+}
+
 template <typename Stored>
 inline void attend_prompt(thread const PromptAttentionArgs& args, device const float* q,
                           device const uchar* keys, device const uchar* values, uint3 group,
@@ -97,86 +181,26 @@ inline void attend_prompt(thread const PromptAttentionArgs& args, device const f
   const QueryBlock block = query_block(group.y, simdgroup, args.tokens);
   const uint kv_head = group.x / (shape.heads / shape.kv_heads);
   const uint bytes = kv_head * shape.capacity * row_bytes(stored, shape.head_dim);
-  device const float* query = q + block.first * shape.q_stride + group.x * shape.head_dim;
+  const uint head = group.x * shape.head_dim;
   const float scale = 1.0f / sqrt(float(shape.head_dim));
   QueryState state = {shape.first_position + block.first + lane / 4, kPromptLowest, 0.0f};
-  simdgroup_float8x8 sums[kMostBlocks];
+  MixedValues mixed;
   UNROLL
-  for (uint d = 0; d < kMostBlocks; ++d) sums[d] = simdgroup_float8x8(0.0f);
+  for (uint d = 0; d < kMostBlocks; ++d) mixed.blocks[d] = simdgroup_float8x8(0.0f);
   const uint end = shape.first_position + min(kPromptQueries * (group.y + 1), args.tokens);
   for (uint first = 0; first < end; first += kPromptKeys) {
     fill_cache_rows<Stored>(shape, keys + bytes, first, end, index, tile);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    simdgroup_float8x8 products[kPromptKeys / 8];
-    UNROLL
-    for (uint k = 0; k < kPromptKeys / 8; ++k) products[k] = simdgroup_float8x8(0.0f);
-    for (uint d = 0; d < shape.head_dim; d += 8) {
-      simdgroup_float8x8 left;
-      simdgroup_load(left, query + d, shape.q_stride);
-      UNROLL
-      for (uint k = 0; k < kPromptKeys / 8; ++k) {
-        simdgroup_float8x8 right;
-        simdgroup_load(right, tile + 8 * k * shape.head_dim + d, shape.head_dim, ulong2(0), true);
-        simdgroup_multiply_accumulate(products[k], left, right, products[k]);
-      }
-    }
-    UNROLL
-    for (uint k = 0; k < kPromptKeys / 8; ++k) {
-      simdgroup_store(products[k], scores + 8 * k, kPromptKeys);
-    }
+    find_scores(q + block.first * shape.q_stride + head, shape.q_stride, shape.head_dim, tile,
+                scores);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     fill_cache_rows<Stored>(shape, values + bytes, first, end, index, tile);
     const bool fades = take_scores(state, first, lane, scale, scores);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    simdgroup_float8x8 fade;
-    simdgroup_float8x8 powers[kPromptKeys / 8];
-    simdgroup_load(fade, scores + 8 * kPromptKeys);
-    UNROLL
-    for (uint k = 0; k < kPromptKeys / 8; ++k) {
-      simdgroup_load(powers[k], scores + 8 * k, kPromptKeys);
-    }
-    UNROLL
-    for (uint d = 0; d < kMostBlocks; ++d) {
-      if (8 * d >= shape.head_dim) continue;
-      simdgroup_float8x8 sum = sums[d];
-      if (fades) simdgroup_multiply_accumulate(sum, fade, sum, simdgroup_float8x8(0.0f));
-      UNROLL
-      for (uint k = 0; k < kPromptKeys / 8; ++k) {
-        simdgroup_float8x8 right;
-        simdgroup_load(right, tile + 8 * k * shape.head_dim + 8 * d, shape.head_dim);
-        simdgroup_multiply_accumulate(sum, powers[k], right, sum);
-      }
-      sums[d] = sum;
-    }
+    add_values(mixed, fades, shape.head_dim, tile, scores);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
-  // The powers' sums divide through a diagonal too: each element is one product.
-  threadgroup float* inverses = scores + 8 * kPromptKeys;
-  UNROLL
-  for (uint i = 0; i < 2; ++i) {
-    const uint column = lane % 4 + 4 * i;
-    inverses[8 * (lane / 4) + column] = column == lane / 4 ? 1.0f / state.sum : 0.0f;
-  }
-  simdgroup_barrier(mem_flags::mem_threadgroup);
-  simdgroup_float8x8 inverse;
-  simdgroup_load(inverse, inverses);
-  UNROLL
-  for (uint d = 0; d < kMostBlocks; ++d) {
-    if (8 * d >= shape.head_dim) continue;
-    simdgroup_float8x8 mixed;
-    simdgroup_multiply_accumulate(mixed, inverse, sums[d], simdgroup_float8x8(0.0f));
-    simdgroup_store(mixed, scores, 8);
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-    UNROLL
-    for (uint i = 0; i < 2; ++i) {
-      const uint element = lane + 32 * i;
-      const uint token = block.first + element / 8;
-      if (token < block.written || token >= args.tokens) continue;
-      out[token * shape.out_stride + group.x * shape.head_dim + 8 * d + element % 8] =
-          scores[element];
-    }
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-  }
+  store_mixed(mixed, state.sum, args, block, lane, scores, out + head);
 }
 
 #define PROMPT_ATTENTION(name, Stored)                                                        \

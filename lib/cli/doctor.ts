@@ -1,12 +1,14 @@
 /** `subbit doctor`: what this machine offers, and what is wrong with it. */
 import { Command } from "commander";
 
-import { type DoctorReport, doctor } from "../device.js";
+import { type DoctorReport, doctor, type KernelReport } from "../device.js";
 import { byteSize, printJson, table } from "./terminal.js";
 
 export function doctorCommand(): Command {
   return new Command("doctor")
-    .description("Say what this machine offers: processor, GPU, and every GPU kernel's verdict.")
+    .description(
+      "Say what this machine offers: processor, GPU, every GPU kernel's verdict and speed.",
+    )
     .option("--json", "print one JSON object")
     .action(async ({ json }: { json?: true }) => {
       const report = await doctor();
@@ -33,16 +35,39 @@ function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) 
           max_buffer_bytes: gpu.maxBufferBytes,
           working_set_bytes: gpu.workingSetBytes,
           threadgroup_bytes: gpu.threadgroupBytes,
-          kernels: gpu.kernels.map(({ name, usable, maxThreads, reason }) => ({
+          bytes_per_second: gpu.bytesPerSecond,
+          timed_rows: gpu.timedRows,
+          kernels: gpu.kernels.map(({ name, usable, maxThreads, reason, speed }) => ({
             name,
             usable,
             max_threads: maxThreads,
             ...(reason ? { reason } : {}),
+            ...(speed
+              ? {
+                  tokens: speed.tokens,
+                  seconds: speed.seconds,
+                  bytes_per_second: speed.bytesPerSecond,
+                  bandwidth_fraction: speed.bandwidthFraction,
+                }
+              : {}),
           })),
         }
       : null,
     ...(gpuReason ? { gpu_reason: gpuReason } : {}),
   };
+}
+
+/** "sign_gemv_store", "1 token", "41.3 us", "51.2 GB/s", "75 %". */
+function speedRow({ name, speed }: KernelReport): string[] {
+  if (!speed) return [];
+  const { tokens, seconds, bytesPerSecond, bandwidthFraction } = speed;
+  return [
+    name,
+    tokens === 1 ? "1 token" : `${tokens} tokens`,
+    `${(1e6 * seconds).toFixed(1)} us`,
+    `${(bytesPerSecond / 1e9).toFixed(1)} GB/s`,
+    `${(100 * bandwidthFraction).toFixed(0)} %`,
+  ];
 }
 
 /** The report for people. */
@@ -53,11 +78,20 @@ export function asText({ version, platform, node, cpu, gpu, gpuReason }: DoctorR
   ];
   if (!gpu) return [...lines, `GPU: none. ${gpuReason ?? ""}`].join("\n");
   const bad = gpu.kernels.filter(({ usable }) => !usable);
+  const timed = gpu.kernels.filter(({ speed }) => speed);
   return [
     ...lines,
     `GPU: ${gpu.name} (Apple family ${gpu.family}), ${gpu.system}`,
     `  buffers up to ${byteSize(gpu.maxBufferBytes)}, working set ${byteSize(gpu.workingSetBytes)}`,
     `  ${gpu.kernels.length - bad.length} of ${gpu.kernels.length} kernels usable`,
     ...(bad.length > 0 ? [table(bad.map(({ name, reason }) => [name, reason ?? ""]))] : []),
+    ...(gpuReason ? [`  ${gpuReason}`] : []),
+    ...(timed.length > 0
+      ? [
+          `  reads ${(gpu.bytesPerSecond / 1e9).toFixed(1)} GB/s; ` +
+            `weights of ${gpu.timedRows} x ${gpu.timedRows}, and the fraction of that:`,
+          table(timed.map(speedRow)),
+        ]
+      : []),
   ].join("\n");
 }

@@ -272,8 +272,13 @@ Napi::Value from_doctor_report(Napi::Env env, const DoctorReport& report) {
     one.Set("usable", kernel.usable);
     one.Set("maxThreads", as_number(kernel.max_threads));
     one.Set("reason", kernel.reason);
+    one.Set("tokens", as_number(kernel.tokens));
+    one.Set("seconds", kernel.seconds);
+    one.Set("bytesPerSecond", kernel.bytes_per_second);
     kernels.Set(i, one);
   }
+  gpu.Set("bytesPerSecond", report.gpu_bytes_per_second);
+  gpu.Set("timedRows", as_number(report.timed_rows));
   gpu.Set("kernels", kernels);
   out.Set("gpu", gpu);
   return out;

@@ -306,6 +306,10 @@ struct KernelReport {
   bool usable = false;
   int64_t max_threads = 0;
   std::string reason;  // the compiler's words, where it is not
+  /// Of kernels that multiply weights: one call's time, for so many tokens. 0: not timed.
+  int64_t tokens = 0;
+  double seconds = 0;
+  double bytes_per_second = 0;  // of weights
 };
 
 /// What this machine offers, and what is wrong with it.
@@ -314,17 +318,20 @@ struct DoctorReport {
   std::string sign_kernel;  // the CPU's, such as "avx2"
   int performance_cores = 0;
   bool has_gpu = false;
-  std::string gpu_reason;  // why there is none
+  std::string gpu_reason;  // why there is none, or what went wrong with it
   std::string gpu_name;
   std::string gpu_system;
   int gpu_family = 0;
   uint64_t gpu_max_buffer_bytes = 0;
   uint64_t gpu_working_set_bytes = 0;
   uint64_t gpu_threadgroup_bytes = 0;
+  double gpu_bytes_per_second = 0;  // that it reads, measured
+  int64_t timed_rows = 0;           // and columns, of the matrices that kernels were timed on
   std::vector<KernelReport> kernels;
 };
 
-/// Opens the GPU and compiles every kernel. Blocks. What fails is in the report.
+/// Opens the GPU, compiles every kernel and times those that multiply weights. Blocks, on a Mac for
+/// some seconds. What fails is in the report.
 DoctorReport doctor();
 
 // ---- inspect ------------------------------------------------------------------------------------

@@ -2,12 +2,43 @@
 #include <algorithm>
 #include <string>
 
+#include "backend/gpu/kernel_times.h"
 #include "base/processor.h"
 #include "engine.h"
 #include "formats/signs/sign_dot.h"
 #include "runtime/devices.h"
 
 namespace subbit {
+namespace {
+
+void add_kernels(GpuDevice& device, DoctorReport& report) {
+  for (const std::string_view kernel : device.kernels()) {
+    KernelReport one;
+    one.name = kernel;
+    try {
+      one.max_threads = device.pipeline(kernel).max_threads();
+      one.usable = true;
+    } catch (const Error& error) {
+      one.reason = error.what();
+    }
+    report.kernels.push_back(std::move(one));
+  }
+}
+
+void add_times(const KernelTimes& times, DoctorReport& report) {
+  report.gpu_bytes_per_second = times.bytes_per_second;
+  report.timed_rows = times.rows;
+  for (const KernelTime& time : times.kernels) {
+    for (KernelReport& kernel : report.kernels) {
+      if (kernel.name != time.kernel) continue;
+      kernel.tokens = time.tokens;
+      kernel.seconds = time.seconds;
+      kernel.bytes_per_second = static_cast<double>(time.bytes) / time.seconds;
+    }
+  }
+}
+
+}  // namespace
 
 DoctorReport doctor() {
   DoctorReport report;
@@ -15,7 +46,7 @@ DoctorReport doctor() {
   report.sign_kernel = sign_dot_kernel_name();
   report.performance_cores = performance_cores();
   try {
-    const std::unique_ptr<GpuDevice> device = open_gpu();
+    const std::shared_ptr<GpuDevice> device = open_gpu();
     const GpuFacts& facts = device->facts();
     report.has_gpu = true;
     report.gpu_name = facts.name;
@@ -24,17 +55,8 @@ DoctorReport doctor() {
     report.gpu_max_buffer_bytes = facts.max_buffer_bytes;
     report.gpu_working_set_bytes = facts.working_set_bytes;
     report.gpu_threadgroup_bytes = facts.threadgroup_bytes;
-    for (const std::string_view kernel : device->kernels()) {
-      KernelReport one;
-      one.name = kernel;
-      try {
-        one.max_threads = device->pipeline(kernel).max_threads();
-        one.usable = true;
-      } catch (const Error& error) {
-        one.reason = error.what();
-      }
-      report.kernels.push_back(std::move(one));
-    }
+    add_kernels(*device, report);
+    add_times(time_kernels(device), report);
   } catch (const Error& error) {
     report.gpu_reason = error.what();
   }

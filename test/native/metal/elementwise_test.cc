@@ -8,6 +8,7 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "base/half.h"
+#include "metal/read_bandwidth.h"
 #include "models/rope.h"
 #include "support/metal_kernels.h"
 #include "support/test.h"
@@ -192,6 +193,25 @@ TEST(metal_argmax_takes_the_first_of_the_largest) {
     EXPECT_EQ(argmax(logits), static_cast<int32_t>(count == 1 ? 0 : at));
   }
   EXPECT_EQ(argmax(std::vector<float>(40, -std::numeric_limits<float>::infinity())), 0);
+}
+
+TEST(metal_read_bandwidth_loads_every_unit_once) {
+  for (const uint32_t units : {1u, 255u, 16384u, 16385u}) {
+    const std::vector<uint32_t> words(4 * units, 1u);
+    shader::ReadBandwidthArgs args{units};
+    const uint32_t groups = shader::read_groups(units);
+    const ExactBuffer<uint32_t> memory(words);
+    const ExactBuffer<uint32_t> sums(groups);
+    run_in_every_order({"read_bandwidth",
+                        {groups},
+                        {shader::kReadThreads},
+                        {bytes_of(args), memory.binding(), sums.binding()},
+                        {4 * shader::kReadSimdgroups}},
+                       {2});
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < groups; ++i) total += sums[i];
+    EXPECT_EQ(total, 4 * units);
+  }
 }
 
 }  // namespace subbit::test

@@ -196,7 +196,22 @@ TEST(doctor_names_every_kernel_of_the_gpu_or_says_why_there_is_none) {
   EXPECT_EQ(report.gpu_name, "Fake M1");
   EXPECT_EQ(report.gpu_family, 7);
   EXPECT(report.kernels.size() > 20);
-  for (const KernelReport& kernel : report.kernels) EXPECT(kernel.usable);
+  EXPECT(report.gpu_bytes_per_second > 0);
+  EXPECT_EQ(report.gpu_reason, "");
+  for (const KernelReport& kernel : report.kernels) {
+    EXPECT(kernel.usable);
+    // Whatever multiplies weights and stores what comes of it has been timed.
+    const bool product = kernel.name.ends_with("_store") || kernel.name.ends_with("gemm_sums");
+    if (product) EXPECT(kernel.seconds > 0 && kernel.bytes_per_second > 0);
+  }
+}
+
+TEST(a_gpu_lost_while_the_doctor_times_it_is_in_the_report) {
+  Settings settings;
+  settings.lose_device_at = 3;
+  const FakeGpu gpu(settings);
+  const DoctorReport report = doctor();
+  EXPECT(report.has_gpu && report.gpu_reason.find("gave up") != std::string::npos);
 }
 
 }  // namespace

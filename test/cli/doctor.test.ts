@@ -1,0 +1,48 @@
+/** What `subbit doctor` tells people of a GPU, on a report as a Mac would give it. */
+import { expect, test } from "vitest";
+
+import { asText } from "../../lib/cli/doctor.js";
+import type { DoctorReport } from "../../lib/index.js";
+
+const report: DoctorReport = {
+  version: "0.1.0",
+  platform: "darwin-arm64",
+  node: "v20.20.0",
+  cpu: { name: "Apple M1", performanceCores: 4, signKernel: "neon" },
+  gpu: {
+    name: "Apple M1",
+    system: "macOS 14.5 (23F79)",
+    family: 7,
+    maxBufferBytes: 4 << 30,
+    workingSetBytes: 5 << 30,
+    threadgroupBytes: 32768,
+    bytesPerSecond: 60e9,
+    timedRows: 4096,
+    kernels: [
+      {
+        name: "sign_gemv_store",
+        usable: true,
+        maxThreads: 1024,
+        speed: { tokens: 1, seconds: 46e-6, bytesPerSecond: 45e9, bandwidthFraction: 0.75 },
+      },
+      { name: "swiglu", usable: true, maxThreads: 1024 },
+      { name: "rope", usable: false, maxThreads: 0, reason: "error: no such type" },
+    ],
+  },
+};
+
+test("each timed kernel stands beside the fraction of the measured bandwidth it reaches", () => {
+  const text = asText(report);
+  expect(text).toContain("reads 60.0 GB/s; weights of 4096 x 4096");
+  expect(text).toMatch(/sign_gemv_store +1 token +46\.0 us +45\.0 GB\/s +75 %/);
+  expect(text).not.toContain("swiglu");
+});
+
+test("a kernel that cannot be used stands there with the compiler's words", () => {
+  expect(asText(report)).toContain("2 of 3 kernels usable");
+  expect(asText(report)).toMatch(/rope +error: no such type/);
+});
+
+test("what went wrong with a GPU while it was timed is said", () => {
+  expect(asText({ ...report, gpuReason: "the GPU gave up" })).toContain("the GPU gave up");
+});
