@@ -30,6 +30,18 @@ struct KvAppendArgs {
   uint32_t v_stride;
 };
 
+/// rope_append_i8: what lies between a stacked q, k, v and attention over an int8 cache.
+struct RopeAppendArgs {
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  uint32_t capacity;
+  uint32_t first_position;
+  uint32_t q_stride;
+  uint32_t k_stride;
+  uint32_t v_stride;
+};
+
 struct SwigluArgs {
   uint32_t columns;
   uint32_t gate_stride;

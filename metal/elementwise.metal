@@ -1,5 +1,6 @@
 // The operations that a fused forward pass has inside other kernels, each on its own: rms_norm,
 // rope, kv_append, swiglu; and argmax. Twins: the files of backend/cpu under the same words.
+#include "attention.h"
 #include "device/epilogue.h"
 #include "elementwise.h"
 
@@ -57,8 +58,42 @@ KERNEL(rope, (constant RopeArgs & args [[buffer(0)]], device const float* cosine
 KV_APPEND(kv_append_f32, float)
 KV_APPEND(kv_append_f16, half)
 
-/// The same for rows of int8 codes (kv_row_bytes of backend.h): a simdgroup writes one row, z 0 of
-/// the keys and z 1 of the values. Twin: store_codes of backend/cpu/attention_kernels.cc.
+inline uint code_row_bytes(uint head_dim) { return (head_dim + 3) / 4 * 4 + 4; }
+
+/// Dimension d of a row of `head_dim`, rotated: `rope` of the head that it is.
+inline float rotated(device const float* row, uint head_dim, uint d, device const float* cosine,
+                     device const float* sine) {
+  const uint half_dim = head_dim / 2;
+  const float a = row[d % half_dim];
+  const float b = row[d % half_dim + half_dim];
+  const float c = cosine[d % half_dim];
+  const float s = sine[d % half_dim];
+  return d < half_dim ? a * c - b * s : b * c + a * s;
+}
+
+/// A row of int8 codes (kv_row_bytes of backend.h) by one simdgroup; lane l has dimensions
+/// l + 32 i. Twin: store_codes of backend/cpu/attention_kernels.cc.
+inline void store_code_row(thread const float* own, uint head_dim, uint lane, device uchar* to) {
+  const uint padded = (head_dim + 3) / 4 * 4;
+  uint bits = 0;
+  UNROLL
+  for (uint i = 0; i < kMostHeadDim / 32; ++i) {
+    if (lane + 32 * i < head_dim) bits = max(bits, as_type<uint>(own[i]) & 0x7FFFFFFFu);
+  }
+  bits = simd_max(bits);
+  const float largest = as_type<float>(bits);
+  const bool zero = bits < kTinyBits;
+  const float inverse = zero || bits >= kInfinityBits ? 0.0f : 127.0f / largest;
+  UNROLL
+  for (uint i = 0; i < kMostHeadDim / 32; ++i) {
+    const uint d = lane + 32 * i;
+    if (d < padded) to[d] = d < head_dim ? uchar(int(rint(own[i] * inverse))) : uchar(0);
+  }
+  if (lane == 0) ((device float*)(to + padded))[0] = zero ? 0.0f : largest / 127.0f;
+}
+
+/// kv_append for rows of int8 codes: a simdgroup writes one row, z 0 of the keys and z 1 of the
+/// values.
 KERNEL(kv_append_i8,
        (constant KvAppendArgs & args [[buffer(0)]], device const float* k [[buffer(1)]],
         device const float* v [[buffer(2)]], device uchar* keys [[buffer(3)]],
@@ -66,21 +101,55 @@ KERNEL(kv_append_i8,
   const bool key = group.z == 0;
   device const float* from = key ? k + group.y * args.k_stride : v + group.y * args.v_stride;
   from += group.x * args.head_dim;
-  const uint padded = (args.head_dim + 3) / 4 * 4;
+  float own[kMostHeadDim / 32];
+  UNROLL
+  for (uint i = 0; i < kMostHeadDim / 32; ++i) {
+    own[i] = lane + 32 * i < args.head_dim ? from[lane + 32 * i] : 0.0f;
+  }
   const uint row = group.x * args.capacity + args.first_position + group.y;
-  device uchar* to = (key ? keys : values) + row * (padded + 4);
-  uint bits = 0;
-  for (uint d = lane; d < args.head_dim; d += kSimdLanes) {
-    bits = max(bits, as_type<uint>(from[d]) & 0x7FFFFFFFu);
+  store_code_row(own, args.head_dim, lane,
+                 (key ? keys : values) + row * code_row_bytes(args.head_dim));
+}
+
+/// Rotates q in place, and rotates k and appends it with v, whose rows become codes: one simdgroup
+/// a head, those of q first, then k's, then v's. k is left as it was.
+KERNEL(rope_append_i8,
+       (constant RopeAppendArgs & args [[buffer(0)]], device const float* cosine [[buffer(1)]],
+        device const float* sine [[buffer(2)]], device float* q [[buffer(3)]],
+        device const float* k [[buffer(4)]], device const float* v [[buffer(5)]],
+        device uchar* keys [[buffer(6)]], device uchar* values [[buffer(7)]], THREAD)) {
+  const bool query = group.x < args.heads;
+  const bool key = group.x < args.heads + args.kv_heads;
+  const uint head = query ? group.x
+                    : key ? group.x - args.heads
+                          : group.x - args.heads - args.kv_heads;
+  const uint angles = (args.first_position + group.y) * (args.head_dim / 2);
+  device float* own_q = q + group.y * args.q_stride + (query ? head : 0) * args.head_dim;
+  device const float* from = key ? k + group.y * args.k_stride : v + group.y * args.v_stride;
+  from += (query ? 0 : head) * args.head_dim;
+  float own[kMostHeadDim / 32];
+  UNROLL
+  for (uint i = 0; i < kMostHeadDim / 32; ++i) {
+    const uint d = lane + 32 * i;
+    own[i] = 0.0f;
+    if (d >= args.head_dim) continue;
+    if (query) {
+      own[i] = rotated(own_q, args.head_dim, d, cosine + angles, sine + angles);
+    } else {
+      own[i] = key ? rotated(from, args.head_dim, d, cosine + angles, sine + angles) : from[d];
+    }
   }
-  bits = simd_max(bits);
-  const float largest = as_type<float>(bits);
-  const bool zero = bits < kTinyBits;
-  const float inverse = zero || bits >= kInfinityBits ? 0.0f : 127.0f / largest;
-  for (uint d = lane; d < padded; d += kSimdLanes) {
-    to[d] = d < args.head_dim ? uchar(int(rint(from[d] * inverse))) : uchar(0);
+  simdgroup_barrier(mem_flags::mem_device);  // both halves of a head are read before one is written
+  if (query) {
+    UNROLL
+    for (uint i = 0; i < kMostHeadDim / 32; ++i) {
+      if (lane + 32 * i < args.head_dim) own_q[lane + 32 * i] = own[i];
+    }
+    return;
   }
-  if (lane == 0) ((device float*)(to + padded))[0] = zero ? 0.0f : largest / 127.0f;
+  const uint row = head * args.capacity + args.first_position + group.y;
+  store_code_row(own, args.head_dim, lane,
+                 (key ? keys : values) + row * code_row_bytes(args.head_dim));
 }
 
 KERNEL(swiglu, (constant SwigluArgs & args [[buffer(0)]], device const float* gate [[buffer(1)]],

@@ -159,6 +159,65 @@ TEST(metal_kv_append_i8_stores_the_bytes_that_the_cpu_does) {
   }
 }
 
+// One kernel for what rope, rope and kv_append_i8 do one after another: the same bits.
+TEST(metal_rope_append_i8_rotates_and_stores_as_three_kernels_do) {
+  for (const uint32_t head_dim : {6u, 64u, 200u}) {
+    const uint32_t heads = 2, kv_heads = 1, capacity = 6, half = head_dim / 2;
+    const uint32_t k_at = heads * head_dim, v_at = k_at + kv_heads * head_dim;
+    const uint32_t stride = v_at + kv_heads * head_dim;
+    const RopeTable rope = make_rope_table(std::vector<double>(half, 0.3), 7);
+    const auto row = random_floats(2 * stride, 4);
+    const auto bytes = static_cast<size_t>(kv_row_bytes(KvType::kI8, head_dim));
+    const ExactBuffer<float> cosine(rope.cosine);
+    const ExactBuffer<float> sine(rope.sine);
+    const auto part = [&](const ExactBuffer<float>& buffer, uint32_t at) {
+      Binding binding = buffer.binding();
+      binding.data = static_cast<std::byte*>(binding.data) + 4 * at;
+      binding.bytes -= 4 * at;
+      return binding;
+    };
+
+    const ExactBuffer<float> steps(row);
+    for (const uint32_t at : {0u, k_at}) {
+      const uint32_t count = at == 0 ? heads : kv_heads;
+      shader::RopeArgs args{count, half, 2, stride};
+      metal_on_cpu::run({"rope",
+                         {groups_of(count * half), 2},
+                         kThreads,
+                         {bytes_of(args), cosine.binding(), sine.binding(), part(steps, at)},
+                         {}});
+    }
+    shader::KvAppendArgs append{kv_heads, head_dim, capacity, 2, stride, stride};
+    const ExactBuffer<std::byte> keys(kv_heads * capacity * bytes);
+    const ExactBuffer<std::byte> values(kv_heads * capacity * bytes);
+    metal_on_cpu::run(
+        {"kv_append_i8",
+         {kv_heads, 2, 2},
+         {32},
+         {bytes_of(append), part(steps, k_at), part(steps, v_at), keys.binding(), values.binding()},
+         {}});
+
+    shader::RopeAppendArgs args{heads, kv_heads, head_dim, capacity, 2, stride, stride, stride};
+    const ExactBuffer<float> fused(row);
+    const ExactBuffer<std::byte> fused_keys(kv_heads * capacity * bytes);
+    const ExactBuffer<std::byte> fused_values(kv_heads * capacity * bytes);
+    run_in_every_order(
+        {"rope_append_i8",
+         {heads + 2 * kv_heads, 2},
+         {32},
+         {bytes_of(args), cosine.binding(), sine.binding(), part(fused, 0), part(fused, k_at),
+          part(fused, v_at), fused_keys.binding(), fused_values.binding()},
+         {}},
+        {3, 6, 7});
+    for (uint32_t t = 0; t < 2; ++t) {
+      for (uint32_t j = 0; j < k_at; ++j) EXPECT_EQ(fused[t * stride + j], steps[t * stride + j]);
+      const size_t at = (2 + t) * bytes;
+      EXPECT(std::memcmp(fused_keys.data() + at, keys.data() + at, bytes) == 0);
+      EXPECT(std::memcmp(fused_values.data() + at, values.data() + at, bytes) == 0);
+    }
+  }
+}
+
 TEST(metal_swiglu_multiplies_silu_of_gate_by_up) {
   const uint32_t columns = 300;
   const auto gate = random_floats(2 * columns, 6);

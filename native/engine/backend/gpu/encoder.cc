@@ -200,6 +200,31 @@ void GpuEncoder::kv_append(const AttentionShape& shape, Tensor k, Tensor v, cons
                shader::kElementThreads);
 }
 
+void GpuEncoder::rope_append(const AttentionShape& shape, const RopeTable& table, Tensor q,
+                             Tensor k, Tensor v, const KvLayer& kv, int64_t first_position) {
+  CHECK(kv.type == KvType::kI8 && shape.head_dim <= shader::kMostHeadDim);
+  shader::RopeAppendArgs args{};
+  args.heads = u32(shape.heads);
+  args.kv_heads = u32(shape.kv_heads);
+  args.head_dim = u32(shape.head_dim);
+  args.capacity = u32(kv.capacity);
+  args.first_position = u32(first_position);
+  args.q_stride = u32(q.stride);
+  args.k_stride = u32(k.stride);
+  args.v_stride = u32(v.stride);
+  const uint64_t bytes = kv_bytes(shape, kv);
+  GpuDispatch(stream_, "rope_append_i8")
+      .arguments(args)
+      .read(map_.constant(std::span(table.cosine)))
+      .read(map_.constant(std::span(table.sine)))
+      .write(slice(q))
+      .read(slice(k))
+      .read(slice(v))
+      .write(map_.shared(kv.keys, bytes))
+      .write(map_.shared(kv.values, bytes))
+      .run({args.heads + 2 * args.kv_heads, u32(q.rows)}, shader::kSimdLanes);
+}
+
 namespace {
 
 shader::AttentionArgs attention_args(const AttentionShape& shape, const Tensor& q,

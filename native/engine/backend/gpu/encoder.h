@@ -83,6 +83,9 @@ class GpuEncoder {
   void swiglu(Tensor gate, Tensor up, Tensor out);
   void kv_append(const AttentionShape& shape, Tensor k, Tensor v, const KvLayer& kv,
                  int64_t first_position);
+  /// Both ropes and kv_append in one, for a cache of int8 rows; k is left as it was.
+  void rope_append(const AttentionShape& shape, const RopeTable& table, Tensor q, Tensor k,
+                   Tensor v, const KvLayer& kv, int64_t first_position);
   /// Into `out`, or as codes where `codes` is given.
   void attention(const AttentionShape& shape, Tensor q, const KvLayer& kv, int64_t first_position,
                  Tensor out, GpuCodes* codes);

@@ -22,7 +22,7 @@ namespace {
 using Kind = StoredWeight::Kind;
 using Tag = StoredWeight::TermTag;
 
-constexpr int64_t kSmallRows = 256;
+constexpr int64_t kSmallRows = 128;
 constexpr int64_t kLargeRows = 4096;
 constexpr double kSlow = 0.002;   // seconds of a small call: no GPU takes so long
 constexpr double kEnough = 0.02;  // seconds of a command buffer
@@ -37,9 +37,10 @@ struct Product {
   CallSize size;
 };
 
-int64_t tokens_of(CallSize size) {
+int64_t tokens_of(CallSize size, int64_t rows) {
   if (size == CallSize::kOne) return 1;
-  return size == CallSize::kFew ? 4 : 128;
+  if (size == CallSize::kFew) return 4;
+  return rows == kSmallRows ? 9 : 128;
 }
 
 std::string_view name_of(const Product& p) {
@@ -196,7 +197,7 @@ GpuWeight weight_of(const Product& p, const Timer& timer, int64_t n, uint64_t& b
 }
 
 KernelTime time_product(Timer& timer, const Product& p) {
-  KernelTime time{std::string(name_of(p)), tokens_of(p.size), 0, 0};
+  KernelTime time{std::string(name_of(p)), tokens_of(p.size, timer.rows()), 0, 0};
   GpuPolicy policy = gpu_policy(0);
   policy.sign_kernel = p.sign;
   policy.prompt_kernel = PromptKernel::kMatrix;

@@ -77,6 +77,7 @@ size_t GpuPlanner::take(Steps left) {
     case Kind::kLinearAdd:
       return take_linear(left);
     case Kind::kRope:
+      if (const auto taken = fuse_rope_append(left)) return *taken;
       forget(step.out);
       encoder_.rope(*step.rope, step.first_position, step.heads, step.out);
       return 1;
@@ -186,6 +187,24 @@ std::optional<size_t> GpuPlanner::fuse_qkv(Steps left, const GpuWeight& w, const
   forget(y);
   encoder_.multiply_qkv(w, x, {shape, left[1].rope, attend.kv, attend.first_position}, attend.in);
   return 3 + take_attention(left.subspan(3), true);
+}
+
+std::optional<size_t> GpuPlanner::fuse_rope_append(Steps left) {
+  if (left.size() < 3 || left[1].kind != Kind::kRope || left[2].kind != Kind::kAttention) {
+    return std::nullopt;
+  }
+  const GpuStep& attend = left[2];
+  const AttentionShape& shape = attend.shape;
+  const bool fits = attend.kv.type == KvType::kI8 && same(left[0].in, attend.in) &&
+                    same(left[1].in, attend.in2) && left[0].rope == left[1].rope &&
+                    left[0].heads == shape.heads && left[1].heads == shape.kv_heads &&
+                    left[0].first_position == attend.first_position &&
+                    left[1].first_position == attend.first_position;
+  if (!fits || !dead_after(left, 3, attend.in2)) return std::nullopt;
+  forget(attend.in);
+  encoder_.rope_append(shape, *left[0].rope, attend.in, attend.in2, attend.in3, attend.kv,
+                       attend.first_position);
+  return 2 + take_attention(left.subspan(2), true);
 }
 
 std::optional<size_t> GpuPlanner::fuse_swiglu(Steps left, const GpuWeight& w, const GpuCodes& x) {

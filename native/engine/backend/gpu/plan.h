@@ -56,6 +56,7 @@ class GpuPlanner {
   /// The step after the first takes codes of `value`, and nothing else reads it.
   bool next_takes_codes(Steps left, size_t next, const Tensor& value);
   std::optional<size_t> fuse_qkv(Steps left, const GpuWeight& w, const GpuCodes& x);
+  std::optional<size_t> fuse_rope_append(Steps left);
   std::optional<size_t> fuse_swiglu(Steps left, const GpuWeight& w, const GpuCodes& x);
   GpuCodes codes_of(const Tensor& x);
   void forget(const Tensor& overwritten);

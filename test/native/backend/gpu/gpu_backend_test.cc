@@ -115,25 +115,39 @@ TEST(fusions_and_their_stand_ins_agree_with_the_processor) {
   }
 }
 
-TEST(a_token_takes_nine_dispatches_a_layer_and_one_command_buffer) {
+/// Counts of one decoded token of a model of three layers.
+GpuCounts counts_of_a_token(KvType kv) {
   fake_metal::reset();
   const std::string model = synthesized(
       R"("hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
          "num_attention_heads": 2)");
-  test::GpuRunner gpu(model, KvType::kF16, gpu_policy(7));
+  test::GpuRunner gpu(model, kv, gpu_policy(7));
   const std::vector<int32_t> tokens = {1, 5, 9};
   gpu.forward(tokens);
   const GpuCounts before = gpu.backend().counts();
   const int32_t next = 7;
   gpu.forward({&next, 1});
   const GpuCounts after = gpu.backend().counts();
-  EXPECT_EQ(after.command_buffers - before.command_buffers, 1);
-  // Embedding, its first norm, nine a layer, and the head.
-  EXPECT_EQ(after.dispatches - before.dispatches, 3 * 9 + 3);
-  // A chain: each but the first waits for the one before it.
-  EXPECT_EQ(after.barriers - before.barriers, 3 * 9 + 2);
   EXPECT_EQ(after.scratch_bytes, before.scratch_bytes);
   EXPECT_EQ(after.copied_bytes, before.copied_bytes);
+  GpuCounts one;
+  one.command_buffers = after.command_buffers - before.command_buffers;
+  one.dispatches = after.dispatches - before.dispatches;
+  one.barriers = after.barriers - before.barriers;
+  return one;
+}
+
+TEST(a_token_takes_nine_dispatches_a_layer_and_one_command_buffer) {
+  const GpuCounts one = counts_of_a_token(KvType::kF16);
+  EXPECT_EQ(one.command_buffers, 1);
+  // Embedding, its first norm, nine a layer, and the head.
+  EXPECT_EQ(one.dispatches, 3 * 9 + 3);
+  // A chain: each but the first waits for the one before it.
+  EXPECT_EQ(one.barriers, 3 * 9 + 2);
+}
+
+TEST(an_int8_cache_costs_a_token_one_dispatch_a_layer_more) {
+  EXPECT_EQ(counts_of_a_token(KvType::kI8).dispatches, 3 * 10 + 3);
 }
 
 TEST(a_token_costs_the_host_no_allocation) {
