@@ -126,15 +126,22 @@ TEST(sign_dot_gives_the_same_sums_for_any_number_of_threads) {
   std::vector<std::byte> words;
   pack_signs(signs, words);
   ThreadPool loader(3);
-  SignOperand operand;
-  load_sign_operand(make_codes(3, 300, Codes::kSpread, 12), operand, loader);
-  std::vector<int32_t> first;
-  for (const int threads : {1, 2, 5}) {
-    ThreadPool pool(threads);
-    std::vector<int32_t> sums(3 * 1001);
-    sign_dot({words.data(), 1001, 300, 0}, operand, {sums.data(), 3, 1001}, pool);
-    if (first.empty()) first = sums;
-    EXPECT(sums == first);
+  for (const int64_t tokens : {1, 3, 9, 45}) {  // threads share out many tokens too
+    const auto codes = make_codes(tokens, 300, Codes::kSpread, 12);
+    SignOperand operand;
+    load_sign_operand(codes, operand, loader);
+    std::vector<int32_t> first;
+    for (const int threads : {1, 2, 5}) {
+      ThreadPool pool(threads);
+      std::vector<int32_t> sums(static_cast<size_t>(tokens * 1001), -1);
+      sign_dot({words.data(), 1001, 300, 0}, operand, {sums.data(), tokens, 1001}, pool);
+      if (first.empty()) first = sums;
+      EXPECT(sums == first);
+    }
+    for (int64_t t = 0; t < tokens; ++t)
+      for (const int64_t i : {0, 4, 999, 1000})
+        EXPECT_EQ(int64_t{first[static_cast<size_t>(t * 1001 + i)]},
+                  reference(signs, i, operand.codes, t, 0));
   }
 }
 
