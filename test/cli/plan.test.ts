@@ -61,7 +61,7 @@ test("a plan shows every tensor, where the bytes go, and what it costs as a pred
     /embeddings +7,500 +75\.0 % +█{22}▌/,
     /running it at context 256 takes 20\.0 KiB/,
     /predicted.*42 GFLOP/,
-    /fast +1 min 1 s +1\.0 MiB +fit 1 min 0 s/,
+    /fast +1 min 1 s +1\.0 MiB +tune 512\.0 KiB +fit 1 min 0 s/,
   ]) {
     expect(text).toMatch(part);
   }

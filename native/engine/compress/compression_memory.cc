@@ -167,7 +167,7 @@ double tune(const CostRequest& request, const Sizes& sizes) {
 }
 
 /// Both models read the text that nothing was trained on, with keys and values as floats.
-double judge(const CostRequest& request, const Sizes& sizes) {
+double judge(const Sizes& sizes) {
   const CostCounts& counts = sizes.counts;
   const double rows = std::min(sizes.window, 128.0);
   const double model = 2.0 * counts.layers * counts.kv * sizes.window + rows * sizes.activations() +
@@ -198,7 +198,7 @@ CompressMemory plan_compression_memory(const CostRequest& request) {
   add("gradients", gradients(request, sizes));
   add("blocks", blocks(request, sizes));
   add("tune", tune(request, sizes));
-  add("judge", judge(request, sizes));
+  add("judge", judge(sizes));
   return memory;
 }
 
