@@ -45,6 +45,28 @@ struct Sums {
   std::vector<int32_t> exponents;
 };
 
+/// The dispatch's sums in one order of threads; run_gemm() insists on the same from each.
+std::vector<int32_t> sums_in_order(const std::string& kernel, const SignMatrix& stored,
+                                   const QuantizedRows& codes, ThreadOrder order) {
+  std::vector<std::byte> bytes;
+  pack_signs(stored, bytes);
+  shader::GemvArgs args = args_of(codes, static_cast<uint32_t>(stored.rows));
+  shader::EpilogueArgs epilogue{};
+  epilogue.y_stride = args.rows;
+  const ExactBuffer<std::byte> words(bytes);
+  const ExactBuffer<uint32_t> qvecs(make_qvecs(codes, {}));
+  const ExactBuffer<int32_t> sums(args.rows * args.tokens);
+  const ExactBuffer<int32_t> exponents(args.tokens);
+  metal_on_cpu::run({kernel,
+                     {shader::gemm_row_groups(args.rows), shader::gemm_token_groups(args.tokens)},
+                     {shader::kGemmThreads},
+                     {bytes_of(args), bytes_of(epilogue), words.binding(), qvecs.binding(),
+                      sums.binding(), exponents.binding()},
+                     {shader::gemm_threadgroup_bytes(2)},
+                     order});
+  return sums.values();
+}
+
 Sums run_gemm(const std::string& kernel, const SignMatrix& stored, const QuantizedRows& codes) {
   std::vector<std::byte> bytes;
   pack_signs(stored, bytes);
@@ -107,6 +129,22 @@ TEST(metal_sign_gemm_is_exact_where_float_sums_would_round) {
     expect_gemm("sign_gemm_sums", {5, 1600}, 10, kind);
     expect_gemm("code84_gemm_sums", {66, 512}, 10, kind);
   }
+}
+
+TEST(metal_sign_gemm_without_its_barriers_is_found_out) {
+  const SignMatrix signs = random_signs(64, 96, 1);
+  const QuantizedRows codes = cpu_quantize(random_floats(32 * 96, 2), 32);
+  int wrong = 0;
+  for (const ThreadOrder order : kThreadOrders) {
+    const auto right = sums_in_order("sign_gemm_sums", signs, codes, order);
+    try {
+      const auto got = sums_in_order("deleted_barrier_sign_gemm_sums", signs, codes, order);
+      if (got != right) ++wrong;
+    } catch (const metal_on_cpu::MetalError&) {  // where accesses are traced
+      ++wrong;
+    }
+  }
+  EXPECT(wrong >= 1);
 }
 
 TEST(metal_rank_codes_are_those_of_the_fused_kernels) {
