@@ -139,7 +139,8 @@ KERNEL(rope_append_i8,
       own[i] = key ? rotated(from, args.head_dim, d, cosine + angles, sine + angles) : from[d];
     }
   }
-  simdgroup_barrier(mem_flags::mem_device);  // both halves of a head are read before one is written
+  // Both halves of a head have been read before one is written.
+  threadgroup_barrier(mem_flags::mem_device);
   if (query) {
     UNROLL
     for (uint i = 0; i < kMostHeadDim / 32; ++i) {
