@@ -157,7 +157,7 @@ void unpack(const std::vector<uint32_t>& side, const AttentionShape& shape, int6
 
 TEST(an_int8_cache_holds_each_row_to_half_a_step_and_attends_to_what_it_holds) {
   for (const AttentionShape& shape : kShapes) {
-    const int64_t tokens = 33, capacity = 36;
+    const int64_t tokens = 130, capacity = 133;  // more than two blocks
     ThreadPool pool(2);
     const auto backend = make_cpu_backend(pool);
     const Inputs in(shape, tokens);
