@@ -45,6 +45,8 @@ export interface MemoryItems {
   threads: number;
   /** The tokenizer's thread and tables. */
   tokenizer: number;
+  /** What a GPU allocates for itself, where one may be used; weights and cache it shares. */
+  gpu: number;
   /** What the process holds already, and what running in it adds. */
   runtime: number;
 }

@@ -85,6 +85,7 @@ export interface NativeMemoryRequest {
   kvCache: "f16" | "int8" | "f32";
   budget: number;
   tokenizerBytes: number;
+  device: "auto" | "metal" | "cpu";
 }
 
 export interface NativeMemoryEstimate {
@@ -102,6 +103,7 @@ export interface NativeMemoryEstimate {
     sampling: number;
     threads: number;
     tokenizer: number;
+    gpu: number;
     runtime: number;
   };
   totalBytes: number;

@@ -81,6 +81,8 @@ export interface EstimateOptions {
   memoryBudget?: number | string;
   /** Bits per weight of the decoder blocks, where the source is a shape. Default 0.8. */
   bitsPerWeight?: number;
+  /** As in `loadModel`: where there is a GPU and it may be used, its memory is planned too. */
+  device?: LoadOptions["device"];
 }
 
 export interface GenerateOptions {
@@ -321,12 +323,13 @@ export function bytesOf(option: string, value: unknown): number {
 
 /** Checks `estimateMemory`'s options; zeros let the engine choose. */
 export function resolveEstimate(options: EstimateOptions) {
-  const known = ["contextLength", "kvCache", "threads", "memoryBudget", "bitsPerWeight"];
+  const known = ["contextLength", "kvCache", "threads", "memoryBudget", "bitsPerWeight", "device"];
   checkKeys("options", options, known);
   return {
     contextLength: numberOf(options, "contextLength", 0, whole(1, 2 ** 24)),
     kvCache: checkChoice("kvCache", options.kvCache ?? "f16", kvCaches),
     threads: threadsOf(options.threads),
+    device: checkChoice("device", options.device ?? "auto", devices),
     memoryBudget: bytesOf("memoryBudget", options.memoryBudget),
     bitsPerWeight: numberOf(options, "bitsPerWeight", 0.8, { min: 0, max: 32, above: true }),
   };

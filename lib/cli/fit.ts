@@ -52,6 +52,7 @@ const itemNames: Readonly<Record<keyof MemoryItems, string>> = {
   sampling: "sampling",
   threads: "threads",
   tokenizer: "tokenizer",
+  gpu: "GPU",
   runtime: "Node and addon",
 };
 const mappedItems: readonly (keyof MemoryItems)[] = [

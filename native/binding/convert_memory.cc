@@ -39,6 +39,7 @@ MemoryRequest to_memory_request(const Napi::Object& in) {
   out.kv_cache = to_kv_cache_type(text_field(in, "kvCache"));
   out.budget = static_cast<uint64_t>(number_field(in, "budget"));
   out.tokenizer_bytes = static_cast<uint64_t>(number_field(in, "tokenizerBytes"));
+  out.device = text_field(in, "device") == "cpu" ? DeviceChoice::kCpu : DeviceChoice::kAuto;
   return out;
 }
 
@@ -66,6 +67,7 @@ Napi::Value from_memory_estimate(Napi::Env env, const MemoryEstimate& e) {
                          {"sampling", e.sampling},
                          {"threads", e.threads},
                          {"tokenizer", e.tokenizer},
+                         {"gpu", e.gpu},
                          {"runtime", e.runtime}};
   const Count sums[] = {{"totalBytes", e.total},
                         {"mappedBytes", e.mapped},

@@ -73,6 +73,9 @@ struct MemoryLimit {
   std::string source;
 };
 
+/// kAuto takes the GPU where there is one that has proved itself, and says why where it did not.
+enum class DeviceChoice { kAuto, kMetal, kCpu };
+
 /// What to plan for: a model on disk, or a shape.
 struct MemoryRequest {
   std::string path;            // as in LoadRequest; empty: the config below
@@ -84,6 +87,7 @@ struct MemoryRequest {
   uint64_t budget = 0;           // 0: what the system allows
   uint64_t process_bytes = 0;    // held by the process already; 0: measure it
   uint64_t tokenizer_bytes = 0;  // what text work will add
+  DeviceChoice device = DeviceChoice::kCpu;
 };
 
 /// Every byte the process will hold with the context full and every weight touched.
@@ -103,6 +107,7 @@ struct MemoryEstimate {
   uint64_t sampling = 0;
   uint64_t threads = 0;
   uint64_t tokenizer = 0;
+  uint64_t gpu = 0;      // a GPU's scratch and copies, where one may be used
   uint64_t runtime = 0;  // of the process before, and of running in it
 
   uint64_t total = 0;
@@ -139,9 +144,6 @@ struct MemoryReport {
 
 /// What loading does when the plan is over the limit.
 enum class OverLimit { kThrow, kShrinkContext, kIgnore };
-
-/// kAuto takes the GPU where there is one that has proved itself, and says why where it did not.
-enum class DeviceChoice { kAuto, kMetal, kCpu };
 
 /// What a model runs on.
 struct DeviceFacts {

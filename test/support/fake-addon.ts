@@ -83,6 +83,7 @@ const estimate: NativeMemoryEstimate = {
     sampling: 20,
     threads: 30,
     tokenizer: 0,
+    gpu: 0,
     runtime: 500,
   },
   totalBytes: 2000,

@@ -85,6 +85,12 @@ struct BackendWork {
   int64_t widest_input = 0;   // columns of any linear
   int64_t widest_output = 0;  // rows of any linear that is added to the residual stream
   int threads = 1;
+  // What a GPU's depends on besides.
+  int64_t widest_codes = 0;  // columns or rank of any linear
+  int64_t term_sums = 0;     // rows times terms of any linear; 0: each has one term
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  uint64_t constant_bytes = 0;  // norms, scales, biases and rotary angles, and what lies askew
 };
 
 /// Bytes of scratch a back end keeps for such work, apart from what weights take for themselves.

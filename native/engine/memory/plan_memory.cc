@@ -41,14 +41,27 @@ uint64_t weight_scratch(const PlanRequest& request) {
   return bytes;
 }
 
-uint64_t backend_scratch(const PlanRequest& request) {
-  if (request.backend_scratch == nullptr) return 0;
+BackendWork backend_work(const PlanRequest& request) {
   BackendWork work;
   work.tokens = request.options.chunk_tokens;
   work.widest_input = std::max(request.widths.hidden, request.widths.mixed);
   work.widest_output = request.widths.hidden;
   work.threads = request.process.threads;
-  return request.backend_scratch(work);
+  work.heads = request.config.num_attention_heads;
+  work.head_dim = request.config.head_dim;
+  const int terms = request.weights.most_terms;
+  for (const MatrixFacts& matrix : request.weights.matrices) {
+    const auto sides = static_cast<uint64_t>(matrix.shape.rows + matrix.shape.cols);
+    const auto rank =
+        static_cast<int64_t>(matrix.format == "packed" ? 8 * matrix.bytes / sides : 0);
+    work.widest_codes = std::max({work.widest_codes, matrix.shape.cols, rank});
+    if (terms != 1 && !matrix.is_end)
+      work.term_sums = std::max(work.term_sums, std::max(terms, 2) * matrix.shape.rows);
+    work.constant_bytes += sizeof(float) * static_cast<uint64_t>(rank);
+  }
+  work.constant_bytes += request.weights.widened + request.weights.copied +
+                         floats(request.config.head_dim * request.options.context_length);
+  return work;
 }
 
 }  // namespace
@@ -66,7 +79,7 @@ uint64_t kv_side_bytes(const ModelConfig& config, const MemoryOptions& options) 
 
 uint64_t MemoryPlan::total() const {
   return mapped() + kv_cache + activations + scratch + rope + loaded + sampling + threads +
-         process + tokenizer;
+         process + tokenizer + gpu;
 }
 
 uint64_t MemoryPlan::peak_load() const { return mapped() + rope + loaded + threads + process; }
@@ -86,7 +99,10 @@ MemoryPlan plan_memory(const PlanRequest& request) {
       2 * static_cast<uint64_t>(config.num_hidden_layers) * kv_side_bytes(config, options);
   const int64_t row = 2 * widths.hidden + widths.wide + widths.mixed + 1;
   plan.activations = floats(row * options.chunk_tokens) + floats(widths.vocab * options.logit_rows);
-  plan.scratch = weight_scratch(request) + backend_scratch(request) + kRoundingBytes;
+  plan.scratch = weight_scratch(request) + kRoundingBytes;
+  const BackendWork work = backend_work(request);
+  if (request.backend_scratch != nullptr) plan.scratch += request.backend_scratch(work);
+  if (request.gpu_bytes != nullptr) plan.gpu = request.gpu_bytes(work);
   plan.rope = floats(config.head_dim * options.context_length);
   plan.loaded = weights.widened + weights.copied + kTensorBytes * weights.matrices.size();
   // Logits, their order, and their probabilities as doubles.

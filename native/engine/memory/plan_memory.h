@@ -37,6 +37,7 @@ struct PlanRequest {
   ActivationWidths widths;
   WeightFacts weights;
   BackendScratch backend_scratch = nullptr;
+  BackendScratch gpu_bytes = nullptr;  // where a GPU may do the work
   MemoryOptions options;
   ProcessNeeds process;
 };
@@ -59,6 +60,7 @@ struct MemoryPlan {
   uint64_t threads = 0;      // stacks and what workers keep for themselves
   uint64_t process = 0;      // what was there before
   uint64_t tokenizer = 0;
+  uint64_t gpu = 0;  // what a GPU allocates for itself; weights and cache it shares
 
   uint64_t mapped() const { return body + tables + embedding + head + file_rest; }
   /// What the engine's arena holds.

@@ -41,6 +41,14 @@ ChosenDevice on_gpu(const LoadRequest& request, OpenedModel& opened, ThreadPool&
 
 std::unique_ptr<GpuDevice> open_gpu() { return gpu_opener(); }
 
+bool has_gpu() {
+  try {
+    return open_gpu() != nullptr;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 void set_gpu(OpenGpu open) { gpu_opener = open == nullptr ? system_gpu : open; }
 
 ChosenDevice choose_device(const LoadRequest& request, OpenedModel& opened, ThreadPool& pool) {

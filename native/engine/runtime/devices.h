@@ -25,6 +25,8 @@ ChosenDevice choose_device(const LoadRequest& request, OpenedModel& opened, Thre
 /// The system's GPU. Throws kDeviceUnavailable with the reason.
 using OpenGpu = std::unique_ptr<GpuDevice> (*)();
 std::unique_ptr<GpuDevice> open_gpu();
+/// Whether there is one, proved or not: what a plan of memory has to reckon with.
+bool has_gpu();
 /// Puts another GPU in place of the system's, or takes it back: how tests bring one to Linux. Not
 /// while models are being loaded.
 void set_gpu(OpenGpu open);

@@ -52,6 +52,7 @@ MemoryRequest memory_request(const LoadRequest& request) {
   out.kv_cache = request.kv_cache;
   out.budget = request.memory_budget;
   out.tokenizer_bytes = request.tokenizer_bytes;
+  out.device = request.device;
   return out;
 }
 

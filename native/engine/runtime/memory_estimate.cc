@@ -5,9 +5,11 @@
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/gpu/gpu_backend.h"
 #include "decoding/decoder.h"
 #include "memory/system_memory.h"
 #include "models/model.h"
+#include "runtime/devices.h"
 #include "runtime/opened_model.h"
 
 namespace subbit {
@@ -67,6 +69,7 @@ void fill(const MemoryPlan& plan, MemoryEstimate& out) {
   out.sampling = plan.sampling;
   out.threads = plan.threads;
   out.tokenizer = plan.tokenizer;
+  out.gpu = plan.gpu;
   out.runtime = plan.process;
   out.total = plan.total();
   out.mapped = plan.mapped();
@@ -86,6 +89,7 @@ PlannedLoad plan_source(const Source& source, const MemoryRequest& request) {
   out.request.weights.copied = source.copied_bytes;
   out.request.weights.most_terms = source.most_terms;
   out.request.backend_scratch = cpu_scratch_bytes;
+  if (request.device != DeviceChoice::kCpu && has_gpu()) out.request.gpu_bytes = gpu_bytes;
   const int64_t context = checked_context(request, out.request.config);
   out.request.options = Decoder::memory_options(context, kv_type(request.kv_cache));
   const ProcessMemory process = process_memory();
@@ -173,6 +177,7 @@ void refuse_for_memory(const MemoryEstimate& e) {
                                                     {"sampling", e.sampling},
                                                     {"threads", e.threads},
                                                     {"tokenizer", e.tokenizer},
+                                                    {"gpu", e.gpu},
                                                     {"runtime", e.runtime}};
   for (const auto& [name, bytes] : parts) {
     details.emplace_back(std::string(name) + "_bytes", std::to_string(bytes));

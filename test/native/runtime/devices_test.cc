@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "support/fake_metal/fake_metal.h"
 #include "support/files.h"
+#include "support/gpu_runner.h"
 #include "support/test.h"
 
 // A Mac has the real Metal: its tests are those of backend/gpu.
@@ -110,6 +111,31 @@ TEST(a_gpu_whose_answers_were_wrong_is_not_tried_again_and_the_processor_steps_i
   EXPECT(model->facts().device.reason.find("its answers diverge") != std::string::npos);
   EXPECT_ERROR(ErrorCode::kDeviceUnavailable, "did not pass its trial",
                load(DeviceChoice::kMetal, verdicts));
+}
+
+TEST(what_a_gpu_allocates_for_a_model_is_in_its_plan) {
+  MemoryRequest request;
+  request.threads = 1;
+  request.device = DeviceChoice::kAuto;
+  request.path = test::fixture("models/tiny-llama");
+  EXPECT_EQ(estimate_memory(request).gpu, uint64_t{0});  // there is none
+  const FakeGpu gpu;
+  for (const char* name : {"models/tiny-llama", "models/tiny-llama3", "models/tiny-mistral",
+                           "../../share/stories15M"}) {
+    request.path = test::fixture(name);
+    request.context_length = 16;
+    request.device = DeviceChoice::kAuto;
+    const MemoryEstimate planned = estimate_memory(request);
+    test::GpuRunner runner(request.path, KvType::kF16, gpu_policy(7));
+    const std::vector<int32_t> tokens = {1, 5, 9, 7};
+    runner.forward(tokens);
+    runner.forward(std::span(tokens).first(1));
+    const GpuCounts counts = runner.backend().counts();
+    EXPECT(counts.scratch_bytes + counts.copied_bytes > 0);
+    EXPECT(counts.scratch_bytes + counts.copied_bytes + kAssumedDriverBytes <= planned.gpu);
+    request.device = DeviceChoice::kCpu;
+    EXPECT_EQ(estimate_memory(request).gpu, uint64_t{0});
+  }
 }
 
 TEST(what_a_mac_can_lack_is_said_in_words) {

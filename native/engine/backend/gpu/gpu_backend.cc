@@ -9,6 +9,8 @@
 #include "backend/gpu/plan.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "formats/format.h"
+#include "metal/attention.h"
 #include "metal/qvec.h"
 
 namespace subbit {
@@ -181,6 +183,23 @@ void GpuBackendImpl::check_status() {
 }
 
 }  // namespace
+
+uint64_t gpu_bytes(const BackendWork& work) {
+  const auto count = [](int64_t number) { return static_cast<uint64_t>(number); };
+  const uint64_t tokens = count(work.tokens);
+  const auto chunks = shader::chunks_of_columns(static_cast<uint32_t>(work.widest_codes));
+  // Three inputs may be alive at once, and a slot that grows keeps its old memory for a pass.
+  const uint64_t codes = 3 * 2 * 4 * uint64_t{shader::qvec_words(chunks)} * tokens;
+  const uint64_t sums = 2 * 4 * (count(work.term_sums) + PlannedMatrix::kMostHeldTerms) * tokens;
+  const uint64_t splits = GpuPolicy().most_splits;
+  const uint64_t partials = 2 * 4 * count(work.heads) * splits *
+                            shader::partial_floats(static_cast<uint32_t>(work.head_dim));
+  // Copies lie in blocks of a mebibyte or, where one is longer, of its own length; what is left of
+  // a block when the next is begun is less than what comes next.
+  constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
+  const uint64_t constants = 2 * work.constant_bytes + 2 * kBlockBytes;
+  return codes + sums + partials + constants + kAssumedDriverBytes;
+}
 
 std::unique_ptr<GpuBackend> make_gpu_backend(std::shared_ptr<GpuDevice> device,
                                              const GpuPolicy& policy) {

@@ -25,6 +25,12 @@ class GpuBackend : public Backend {
   virtual GpuCounts counts() const = 0;
 };
 
+/// Bytes that a device allocates at most for such work: scratch, copies of constants, and what the
+/// device's own software is assumed to take.
+uint64_t gpu_bytes(const BackendWork& work);
+/// Of it, that assumption: no Mac was at hand to measure it.
+inline constexpr uint64_t kAssumedDriverBytes = uint64_t{32} << 20;
+
 /// Used from one thread at a time. An error (kDeviceLost, kInsufficientMemory, kNonFinite) leaves
 /// it as if the pass had not been asked for.
 std::unique_ptr<GpuBackend> make_gpu_backend(std::shared_ptr<GpuDevice> device,
