@@ -370,7 +370,7 @@ TuneSchedule tune_schedule(Effort effort) {
     case Effort::kBalanced:
       return {4000, 512, 200'000, kRate, kRate, kSpread};
     case Effort::kMax:
-      return {10'000, 512, 500'000, kRate, kRate, kSpread};
+      return {12'000, 512, 2'000'000, kRate, kRate, kSpread};
   }
   return {};
 }
