@@ -26,45 +26,68 @@ namespace subbit {
 
 #if defined(__x86_64__)
 
-// F16C is asked through CPUID because clang 14's __builtin_cpu_supports does not know the name.
-bool has_avx2() {
-  static const bool answer = [] {
-    __builtin_cpu_init();
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
-    return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  }();
+namespace {
+
+// Asked of the processor itself: not every compiler's __builtin_cpu_supports knows every name, nor
+// has every one's runtime library what it reads.
+struct Features {
+  unsigned leaf1_ecx = 0;
+  unsigned leaf7_ebx = 0;
+  unsigned leaf7_ecx = 0;
+  unsigned leaf7_1_eax = 0;
+  unsigned enabled = 0;  // XCR0: what state the system saves
+};
+
+Features ask() {
+  Features f;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0) f.leaf1_ecx = ecx;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
+    f.leaf7_ebx = ebx;
+    f.leaf7_ecx = ecx;
+    const unsigned last = eax;
+    if (last >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) f.leaf7_1_eax = eax;
+  }
+  constexpr unsigned kOsxsave = 1u << 27;
+  if ((f.leaf1_ecx & kOsxsave) != 0) {
+    unsigned high = 0;
+    asm volatile("xgetbv" : "=a"(f.enabled), "=d"(high) : "c"(0));
+  }
+  return f;
+}
+
+const Features& features() {
+  static const Features answer = ask();
   return answer;
+}
+
+bool all(unsigned word, unsigned bits) { return (word & bits) == bits; }
+
+}  // namespace
+
+bool has_avx2() {
+  constexpr unsigned kXmmAndYmm = 0x6;
+  constexpr unsigned kFma = 1u << 12, kAvx = 1u << 28, kF16c = 1u << 29, kAvx2 = 1u << 5;
+  const Features& f = features();
+  return all(f.enabled, kXmmAndYmm) && all(f.leaf1_ecx, kFma | kAvx | kF16c) &&
+         all(f.leaf7_ebx, kAvx2);
 }
 
 bool has_avx512() {
-  static const bool answer = [] {
-    __builtin_cpu_init();
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }();
-  return answer;
+  constexpr unsigned kMasksAndZmm = 0xE0;
+  constexpr unsigned kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31;
+  const Features& f = features();
+  return has_avx2() && all(f.enabled, kMasksAndZmm) && all(f.leaf7_ebx, kF | kDq | kBw | kVl);
 }
 
-// Asked through CPUID because not every compiler's __builtin_cpu_supports knows the name.
 bool has_avx512_bf16() {
-  static const bool answer = [] {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    constexpr unsigned kBf16 = 1u << 5;
-    return has_avx512() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
-           (eax & kBf16) != 0;
-  }();
-  return answer;
+  constexpr unsigned kBf16 = 1u << 5;
+  return has_avx512() && all(features().leaf7_1_eax, kBf16);
 }
 
 bool has_avx512_vnni() {
-  static const bool answer = [] {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    constexpr unsigned kVbmi = 1u << 1, kVnni = 1u << 11;
-    return has_avx512() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
-           (ecx & kVbmi) != 0 && (ecx & kVnni) != 0;
-  }();
-  return answer;
+  constexpr unsigned kVbmi = 1u << 1, kVnni = 1u << 11;
+  return has_avx512() && all(features().leaf7_ecx, kVbmi | kVnni);
 }
 
 #else

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/processor.h"
 #include "formats/signs/index_matrix.h"
 #include "formats/signs/layout.h"
 
@@ -152,7 +153,7 @@ void multiply_quad(const TableKernel& kernel, const TableTask& task, const int16
 std::span<const TableKernel* const> table_kernels() {
 #if defined(__x86_64__)
   static const TableKernel* const kernels[] = {&kAvx2, &kPortable};
-  static const bool avx2 = __builtin_cpu_supports("avx2") != 0;
+  const bool avx2 = has_avx2();
   return std::span(kernels).subspan(avx2 ? 0 : 1);
 #else
   static const TableKernel* const kernels[] = {&kPortable};
