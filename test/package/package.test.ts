@@ -42,8 +42,9 @@ function run(command: string, args: string[], env = process.env) {
   return ended.stdout;
 }
 
+// Saved: a later install would take away what is not.
 const install = (...what: string[]) =>
-  run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", ...what]);
+  run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", ...what]);
 
 beforeAll(() => {
   buildTypeScript();
