@@ -4,11 +4,9 @@
 // and b + 48, lowest bits first; of a 32-column group 8 bytes, b, b + 8, b + 16, b + 24.
 #include "formats/int2/int2.h"
 
-#include <cmath>
-
 #include "formats/groups/groups.h"
+#include "formats/groups/portable_kernel.h"
 #include "formats/int2/int2_kernels.h"
-#include "formats/signs/layout.h"
 
 namespace subbit {
 namespace {
@@ -29,22 +27,6 @@ void load(const uint8_t* unit, int64_t group, int8_t* codes) {
       codes[k * quarter + b] = static_cast<int8_t>(2 * ((unit[b] >> (2 * k)) & 3) - 3);
 }
 
-float dot(const GroupRow& row) {
-  float y = 0;
-  int8_t weights[64];
-  for (int64_t g = 0; g < row.groups; ++g) {
-    load(row.units + g * row.group / 4, row.group, weights);
-    int32_t sum = 0;
-    for (int64_t j = 0; j < row.group; ++j) {
-      const int64_t column = g * row.group + j;
-      const int32_t product = weights[j] * row.codes[column];
-      sum += product * (1 << row.shifts[column / kChunk]);
-    }
-    y = std::fma(static_cast<float>(sum), to_float(row.scales[g]), y);
-  }
-  return y;
-}
-
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int2";
@@ -60,7 +42,7 @@ GroupCoding make_coding() {
 #if defined(__x86_64__)
       kInt2Avx2,
 #endif
-      {"portable", [](int64_t) { return true; }, dot}};
+      portable_kernel<2, load>()};
   coding.kernels = kernels;
   return coding;
 }

@@ -4,12 +4,11 @@
 // a column in order; of a 32-column group 8 bytes (b, b + 8, b + 16, b + 24), then 32 bits.
 #include "formats/int3/int3.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "formats/groups/groups.h"
+#include "formats/groups/portable_kernel.h"
 #include "formats/int3/int3_kernels.h"
-#include "formats/signs/layout.h"
 
 namespace subbit {
 namespace {
@@ -35,22 +34,6 @@ void load(const uint8_t* unit, int64_t group, int8_t* codes) {
   }
 }
 
-float dot(const GroupRow& row) {
-  float y = 0;
-  int8_t weights[64];
-  for (int64_t g = 0; g < row.groups; ++g) {
-    load(row.units + g * row.group * 3 / 8, row.group, weights);
-    int32_t sum = 0;
-    for (int64_t j = 0; j < row.group; ++j) {
-      const int64_t column = g * row.group + j;
-      const int32_t product = weights[j] * row.codes[column];
-      sum += product * (1 << row.shifts[column / kChunk]);
-    }
-    y = std::fma(static_cast<float>(sum), to_float(row.scales[g]), y);
-  }
-  return y;
-}
-
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int3";
@@ -66,7 +49,7 @@ GroupCoding make_coding() {
 #if defined(__x86_64__)
       kInt3Avx2,
 #endif
-      {"portable", [](int64_t) { return true; }, dot}};
+      portable_kernel<3, load>()};
   coding.kernels = kernels;
   return coding;
 }

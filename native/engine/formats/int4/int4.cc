@@ -3,11 +3,9 @@
 // low 0..15, high 16..31. A nibble stands for its value less 8.
 #include "formats/int4/int4.h"
 
-#include <cmath>
-
 #include "formats/groups/groups.h"
+#include "formats/groups/portable_kernel.h"
 #include "formats/int4/int4_kernels.h"
-#include "formats/signs/layout.h"
 
 namespace subbit {
 namespace {
@@ -27,22 +25,6 @@ void load(const uint8_t* unit, int64_t group, int8_t* codes) {
   }
 }
 
-float dot(const GroupRow& row) {
-  float y = 0;
-  int8_t weights[64];
-  for (int64_t g = 0; g < row.groups; ++g) {
-    load(row.units + g * row.group / 2, row.group, weights);
-    int32_t sum = 0;
-    for (int64_t j = 0; j < row.group; ++j) {
-      const int64_t column = g * row.group + j;
-      const int32_t product = weights[j] * row.codes[column];
-      sum += product * (1 << row.shifts[column / kChunk]);
-    }
-    y = std::fma(static_cast<float>(sum), to_float(row.scales[g]), y);
-  }
-  return y;
-}
-
 GroupCoding make_coding() {
   GroupCoding coding;
   coding.name = "int4";
@@ -55,14 +37,11 @@ GroupCoding make_coding() {
   coding.load = load;
   static const GroupKernel kernels[] = {
 #if defined(__x86_64__)
-      kInt4Avx512,
-      kInt4Avx512Quads,
-      kInt4Avx2,
+      kInt4Avx512, kInt4Avx512Quads, kInt4Avx2,
 #elif defined(__aarch64__)
-      kInt4NeonDot,
-      kInt4Neon,
+      kInt4NeonDot, kInt4Neon,
 #endif
-      {"portable", [](int64_t) { return true; }, dot}};
+      portable_kernel<4, load>()};
   coding.kernels = kernels;
   return coding;
 }

@@ -31,13 +31,8 @@
 namespace subbit {
 namespace {
 
-/// 32 weights (nibbles less 8) times 32 codes: eight int32 lanes, each the exact sum of four
-/// products times 2^shift, below 2^24 so that its float is exact too.
-SUBBIT_AVX2 inline __m256i multiply_32(__m256i nibbles, const int8_t* codes, uint8_t shift) {
-  const __m256i w = _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));
-  const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(static_cast<int16_t>(1 << shift)));
+SUBBIT_AVX2 inline __m256i weights_of(__m256i nibbles) {
+  return _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));
 }
 
 SUBBIT_AVX2 float dot_avx2(const GroupRow& row) {
@@ -52,12 +47,13 @@ SUBBIT_AVX2 float dot_avx2(const GroupRow& row) {
       const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(unit));
       const __m256i low = _mm256_and_si256(v, low_mask);
       const __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), low_mask);
-      sum = _mm256_add_epi32(multiply_32(low, row.codes + 64 * g, row.shifts[2 * g]),
-                             multiply_32(high, row.codes + 64 * g + 32, row.shifts[2 * g + 1]));
+      sum = _mm256_add_epi32(
+          multiply_32(weights_of(low), row.codes + 64 * g, row.shifts[2 * g]),
+          multiply_32(weights_of(high), row.codes + 64 * g + 32, row.shifts[2 * g + 1]));
     } else {
       const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(unit));
       const __m256i both = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), low_mask);
-      sum = multiply_32(both, row.codes + 32 * g, row.shifts[g]);
+      sum = multiply_32(weights_of(both), row.codes + 32 * g, row.shifts[g]);
     }
     y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scales[g % 8]), y);
   }

@@ -2,12 +2,11 @@
 // byte a column, in order; -128 is not used, so that a code and its negative both fit.
 #include "formats/int8/int8.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "formats/groups/groups.h"
+#include "formats/groups/portable_kernel.h"
 #include "formats/int8/int8_kernels.h"
-#include "formats/signs/layout.h"
 
 namespace subbit {
 namespace {
@@ -18,21 +17,6 @@ void store(const int8_t* codes, int64_t group, uint8_t* unit) {
 
 void load(const uint8_t* unit, int64_t group, int8_t* codes) {
   std::memcpy(codes, unit, static_cast<size_t>(group));
-}
-
-float dot(const GroupRow& row) {
-  float y = 0;
-  for (int64_t g = 0; g < row.groups; ++g) {
-    const int8_t* weights = reinterpret_cast<const int8_t*>(row.units + g * row.group);
-    int32_t sum = 0;
-    for (int64_t j = 0; j < row.group; ++j) {
-      const int64_t column = g * row.group + j;
-      const int32_t product = weights[j] * row.codes[column];
-      sum += product * (1 << row.shifts[column / kChunk]);
-    }
-    y = std::fma(static_cast<float>(sum), to_float(row.scales[g]), y);
-  }
-  return y;
 }
 
 GroupCoding make_coding() {
@@ -49,10 +33,9 @@ GroupCoding make_coding() {
 #if defined(__x86_64__)
       kInt8Avx2,
 #elif defined(__aarch64__)
-      kInt8NeonDot,
-      kInt8Neon,
+      kInt8NeonDot, kInt8Neon,
 #endif
-      {"portable", [](int64_t) { return true; }, dot}};
+      portable_kernel<8, load>()};
   coding.kernels = kernels;
   return coding;
 }

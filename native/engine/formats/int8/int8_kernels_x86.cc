@@ -10,7 +10,6 @@
 namespace subbit {
 namespace {
 
-/// Pairs of products stay below 2 * 127 * 127 < 2^15, so the saturating multiply never saturates.
 SUBBIT_AVX2 float dot(const GroupRow& row) {
   __m256 y = _mm256_setzero_ps();
   const int64_t chunks_in_group = row.group / kChunk;
@@ -19,12 +18,8 @@ SUBBIT_AVX2 float dot(const GroupRow& row) {
     if (g % 8 == 0) load_scales(row.scales, g, row.groups, scales);
     for (int64_t c = g * chunks_in_group; c < (g + 1) * chunks_in_group; ++c) {
       const auto* units = reinterpret_cast<const __m256i*>(row.units + c * kChunk);
-      const auto* codes = reinterpret_cast<const __m256i*>(row.codes + c * kChunk);
       const __m256i w = _mm256_loadu_si256(units);
-      const __m256i q = _mm256_loadu_si256(codes);
-      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
-      const __m256i shift = _mm256_set1_epi16(static_cast<int16_t>(1 << row.shifts[c]));
-      const __m256 sum = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, shift));
+      const __m256 sum = _mm256_cvtepi32_ps(multiply_32(w, row.codes + c * kChunk, row.shifts[c]));
       y = _mm256_fmadd_ps(sum, _mm256_set1_ps(scales[g % 8]), y);
     }
   }
