@@ -6,9 +6,9 @@
 import { join } from "node:path";
 
 import { cmakeBuild, findClang } from "./cmake-builds.js";
-import { BuildError, run, runMain } from "./commands.js";
+import { BuildError, runEngineTests, runMain } from "./commands.js";
 
-runMain(() => {
+runMain(async () => {
   const clang = findClang();
   if (!clang) throw new BuildError("no clang++ on PATH (Debian: apt-get install clang)");
   const settings = {
@@ -16,5 +16,5 @@ runMain(() => {
     CMAKE_CXX_COMPILER: clang,
     CMAKE_CXX_FLAGS: "-Werror",
   };
-  run(join(cmakeBuild("clang", settings, ["engine_tests"]), "engine_tests"), []);
+  await runEngineTests(join(cmakeBuild("clang", settings, ["engine_tests"]), "engine_tests"));
 });

@@ -1,7 +1,8 @@
 /**
  * Finds programs on PATH and runs them; a failed command is a BuildError that says which one.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
 import { delimiter, join } from "node:path";
@@ -45,6 +46,38 @@ export function run(program, args, options = {}) {
   if (result.status === 0) return;
   const end = result.signal ? `was ended by ${result.signal}` : `exited with ${result.status}`;
   throw new BuildError(`${program} ${args.join(" ")}\n${end}`);
+}
+
+/**
+ * Runs commands, as many side by side as there are processors; their output mingles line by line.
+ * @param {readonly (readonly string[])[]} commands
+ * @param {Record<string, string>} [env]
+ */
+export async function runAll(commands, env = {}) {
+  const waiting = [...commands];
+  const worker = async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) {
+      const [program = "", ...args] = next;
+      const options = { cwd: root, env: { ...process.env, ...env } };
+      const child = spawn(program, args, { ...options, stdio: "inherit" });
+      const [code, signal] = await once(child, "exit");
+      if (code === 0) continue;
+      waiting.length = 0;
+      throw new BuildError(`${next.join(" ")}\n${signal ?? `exited with ${code}`}`);
+    }
+  };
+  await Promise.all(Array.from({ length: Number(jobs()) }, worker));
+}
+
+/**
+ * The tests of one binary in as many shares as there are processors.
+ * @param {string} binary
+ * @param {Record<string, string>} [env]
+ */
+export async function runEngineTests(binary, env = {}) {
+  const shares = Number(jobs());
+  const commands = Array.from({ length: shares }, (_, i) => [binary, "", `${i}`, `${shares}`]);
+  await runAll(commands, env);
 }
 
 /** Compilations to run side by side. */

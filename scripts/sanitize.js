@@ -7,17 +7,21 @@ import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 
 import { cmakeBuild } from "./cmake-builds.js";
-import { run, runMain } from "./commands.js";
+import { runAll, runEngineTests, runMain } from "./commands.js";
 import { readSources, root } from "./sources.js";
 
-runMain(() => {
+runMain(async () => {
   const fuzzers = readSources().fuzz.map((source) => basename(source, ".cc"));
   const settings = { CMAKE_BUILD_TYPE: "Debug", SUBBIT_SANITIZE: "ON" };
   const folder = cmakeBuild("sanitize", settings, ["engine_tests", ...fuzzers]);
   const env = { UBSAN_OPTIONS: "print_stacktrace=1", ASAN_OPTIONS: "strict_string_checks=1" };
-  run(join(folder, "engine_tests"), [], { env });
-  for (const name of fuzzers) {
+  await runEngineTests(join(folder, "engine_tests"), env);
+  const replays = fuzzers.map((name) => {
     const corpus = `test/fuzz/corpus/${name.replace(/^fuzz_/, "")}`;
-    if (existsSync(join(root, corpus))) run(join(folder, name), [corpus, "20000"], { env });
-  }
+    return [join(folder, name), corpus, "20000"];
+  });
+  await runAll(
+    replays.filter(([, corpus = ""]) => existsSync(join(root, corpus))),
+    env,
+  );
 });

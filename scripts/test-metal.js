@@ -11,13 +11,12 @@
  * Each part first proves on planted faults that it can fail. Needs clang++-19 (Debian: clang-19);
  * without it both are skipped with a line that says so, except in CI, where that is a failure.
  */
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 
 import { buildEngineTests } from "./build-native.js";
-import { BuildError, findProgram, jobs, run, runMain } from "./commands.js";
+import { BuildError, findProgram, run, runAll, runMain } from "./commands.js";
 import { countSlots, matrixSlots, slots, slotsPerBit } from "./metal/slots.js";
 import { filesBelow, root } from "./sources.js";
 
@@ -111,23 +110,6 @@ function traceFlags(path) {
     ...["-DSUBBIT_TRACE_ACCESSES", `-DSUBBIT_TEST_ROOT="${join(root, "test")}"`],
     ...["-Inative/engine", "-Itest", "-I."],
   ];
-}
-
-/**
- * Runs commands, as many side by side as there are processors.
- * @param {string[][]} commands
- */
-async function runAll(commands) {
-  const waiting = [...commands];
-  const worker = async () => {
-    for (let next = waiting.shift(); next; next = waiting.shift()) {
-      const [program = "", ...args] = next;
-      const child = spawn(program, args, { cwd: root, stdio: "inherit" });
-      const [code] = await once(child, "exit");
-      if (code !== 0) throw new BuildError(`${next.join(" ")}\nfailed`);
-    }
-  };
-  await Promise.all(Array.from({ length: Number(jobs()) }, worker));
 }
 
 /**
