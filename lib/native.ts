@@ -257,6 +257,7 @@ export interface NativeTraining {
 export interface NativeStages {
   rates?: "allocated" | "uniform";
   gradientWindows?: number;
+  sensitivityWindows?: number;
   teacherTokens?: number;
   absorb?: NativeTraining;
   refine?: NativeTraining;

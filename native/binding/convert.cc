@@ -109,6 +109,8 @@ void read_stages(const Napi::Object& in, CompressStages& out) {
     out.rates = CompressStages::Rates::kUniform;
   if (!optional(in, "gradientWindows").IsNull())
     out.gradient_windows = integer(in, "gradientWindows");
+  if (!optional(in, "sensitivityWindows").IsNull())
+    out.sensitivity_windows = integer(in, "sensitivityWindows");
   if (!optional(in, "teacherTokens").IsNull()) out.teacher_tokens = integer(in, "teacherTokens");
   set_training(in, "absorb", out.absorb);
   set_training(in, "refine", out.refine);

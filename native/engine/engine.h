@@ -390,11 +390,13 @@ struct CompressStages {
   Rates rates = Rates::kAllocated;
   Forms forms = Forms::kFactored;
   int64_t gradient_windows = -1;  // of text, for the importance of outputs; 0: all count alike
-  int64_t teacher_tokens = -1;    // of the teacher's own making, to tune the whole model on
-  StageTraining absorb;           // before each fit, the block's linears that are still floats
-  StageTraining refine;           // after each fit, that linear alone
-  StageTraining block;            // then all linears of the block together
-  StageTraining model;            // at last the whole model, against the teacher's logits
+  /// Of text, to measure what an error in each linear costs; 0: as much per weight in every one.
+  int64_t sensitivity_windows = -1;
+  int64_t teacher_tokens = -1;  // of the teacher's own making, to tune the whole model on
+  StageTraining absorb;         // before each fit, the block's linears that are still floats
+  StageTraining refine;         // after each fit, that linear alone
+  StageTraining block;          // then all linears of the block together
+  StageTraining model;          // at last the whole model, against the teacher's logits
 };
 
 /// What the result may weigh. The weight file counts whole: header, blocks, embeddings and head;

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "io/file_writer.h"
 #include "io/json.h"
+#include "io/mapped_file.h"
 
 namespace subbit {
 namespace {
@@ -151,6 +152,37 @@ StoredBlock BlockStore::load(int64_t index, const std::vector<TensorSpec>& expec
     if (code == ErrorCode::kCorruptFile || code == ErrorCode::kUnsupportedFormat) return {};
     throw;
   }
+}
+
+std::string BlockStore::path_of_numbers(const std::string& name) const {
+  return (fs::path(directory_) / (name + ".json")).string();
+}
+
+void BlockStore::save_numbers(const std::string& name, const Numbers& numbers) {
+  JsonObject members;
+  for (const auto& [key, number] : numbers) members.emplace_back(key, Json(number));
+  write_text(path_of_numbers(name), Json(std::move(members)).dump());
+}
+
+Numbers BlockStore::load_numbers(const std::string& name) const {
+  const std::string path = path_of_numbers(name);
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return {};
+  Numbers numbers;
+  try {
+    const MappedFile file(path);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
+                                file.bytes().size());
+    const Json json = Json::parse(text, path);
+    const JsonObject* object = json.if_object();
+    if (object == nullptr) return {};
+    for (const auto& [key, value] : *object)
+      if (!value.get_number(numbers[key])) return {};
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCorruptFile) return {};
+    throw;
+  }
+  return numbers;
 }
 
 void BlockStore::remove() {

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +21,8 @@ struct StoredBlock {
   std::shared_ptr<SafetensorsFile> file;
   std::vector<CompressedLinear> linears;
 };
+
+using Numbers = std::map<std::string, double, std::less<>>;
 
 enum class BlockStage { kFitted, kTuned };
 
@@ -36,10 +40,16 @@ class BlockStore {
   /// read back is made again.
   StoredBlock load(int64_t index, const std::vector<TensorSpec>& expected,
                    BlockStage stage = BlockStage::kFitted) const;
+  /// Numbers by name, in a file `name`: what was measured before the first block. Throws
+  /// kFileError.
+  void save_numbers(const std::string& name, const Numbers& numbers);
+  /// Empty where there are none, or none that can be read.
+  Numbers load_numbers(const std::string& name) const;
   /// Removes what this request stored, and the state directory when nothing else is in it.
   void remove();
 
  private:
+  std::string path_of_numbers(const std::string& name) const;
   std::string path_of(int64_t index, BlockStage stage) const;
 
   std::string parent_;

@@ -90,6 +90,17 @@ int64_t gradient_windows_of(const CompressRequest& request, const BlockSchedule&
   return schedule.trains() ? kGradientWindows : 0;
 }
 
+/// Rates that follow what errors cost are worth a twentieth of the divergence after tuning, and
+/// their measuring a few forward passes for each linear.
+int64_t sensitivity_windows_of(const CompressRequest& request) {
+  if (request.stages.rates == CompressStages::Rates::kUniform) return 0;
+  if (request.stages.sensitivity_windows >= 0) return request.stages.sensitivity_windows;
+  constexpr int64_t kBalanced = 4;
+  constexpr int64_t kMax = 8;
+  if (request.effort == Effort::kFast) return 0;
+  return request.effort == Effort::kBalanced ? kBalanced : kMax;
+}
+
 /// Whole-model tuning holds every latent with its moments at once: 18 bytes a sign, here 8 GiB,
 /// what a machine of 16 GB can spare. A fixed bound and not the machine's own memory, because the
 /// same request must give the same bytes everywhere. Tuning block by block will lift it.
@@ -129,6 +140,7 @@ PredictedCost cost_of(const CompressRequest& request, const CompressionPlan& pla
   if (cost.tune.steps == 0) cost.tune.teacher_tokens = 0;
   cost.gradient_windows = std::min(gradient_windows_of(request, cost.blocks), text.windows);
   if (!fits_gradients(*source.manifest)) cost.gradient_windows = 0;
+  cost.sensitivity_windows = std::min(sensitivity_windows_of(request), text.windows);
   cost.calibration = text;
   cost.original_bytes = source.checkpoint->file_bytes() + source.checkpoint->private_bytes();
   cost.process.threads = request.threads > 0 ? request.threads : ThreadPool::default_threads();
@@ -151,6 +163,8 @@ class Compression {
 
  private:
   CompressResult run_all();
+  PredictedCost predict() const;
+  void measure_sensitivities_once();
   void report_plan() const;
   void find_stored_blocks();
   void compress_missing_blocks();
@@ -235,8 +249,14 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       architecture_(find_architecture(checkpoint_.config(), checkpoint_.path())),
       manifest_(architecture_.manifest(checkpoint_.config(), checkpoint_.path())),
       model_(architecture_.load(checkpoint_, WeightMode::kAsStored)),
-      plan_request_({&manifest_, model_.get(), &checkpoint_, request.target, request.keep,
-                     request.ends, request.stages}),
+      plan_request_({&manifest_,
+                     model_.get(),
+                     &checkpoint_,
+                     request.target,
+                     request.keep,
+                     request.ends,
+                     request.stages,
+                     {}}),
       plan_(plan_compression(plan_request_)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
       pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
@@ -483,6 +503,22 @@ CompressResult Compression::run() {
   return result;
 }
 
+/// Rates follow what errors cost. What was measured is kept beside the blocks, which depend on it.
+void Compression::measure_sensitivities_once() {
+  const int64_t windows = sensitivity_windows_of(request_);
+  if (windows == 0) return;
+  Sensitivities& found = plan_request_.sensitivities;
+  found = store_.load_numbers("sensitivities");
+  if (found.empty()) {
+    found = measure_sensitivities({&manifest_, model_.get(), request_.calibration, windows}, pool_,
+                                  control_);
+    checkpoint_.check_unchanged();
+    store_.save_numbers("sensitivities", found);
+  }
+  plan_ = plan_compression(plan_request_);
+  predicted_ = predict();
+}
+
 /// What the work will hold at most, before it begins.
 void Compression::report_plan() const {
   if (!control_.on_progress) return;
@@ -495,17 +531,22 @@ void Compression::report_plan() const {
                             megabytes(memory.original + memory.result) + " MB of mapped files"});
 }
 
+PredictedCost Compression::predict() const {
+  return cost_of(request_, plan_, {&checkpoint_, &manifest_, model_.get(), process_bytes_},
+                 size_of(request_.calibration), speeds_);
+}
+
 CompressResult Compression::run_all() {
-  find_stored_blocks();
   speeds_ = measure_speeds(pool_);
   release_free_heap();
-  predicted_ = cost_of(request_, plan_, {&checkpoint_, &manifest_, model_.get(), process_bytes_},
-                       size_of(request_.calibration), speeds_);
+  predicted_ = predict();
   if (request_.over_limit != OverLimit::kIgnore) {
     check_compression_memory(
         predicted_.memory, memory_limit(request_.memory_budget, system_memory(), process_memory()));
   }
   report_plan();
+  measure_sensitivities_once();
+  find_stored_blocks();
   for (const PlainTensor& end : plan_.ends) ends_.push_back(make_plain(end, checkpoint_));
   compress_missing_blocks();
   // The stages' own blocks would stay in the heap beside the next stage's.
@@ -554,9 +595,9 @@ CompressPlan plan_compress(const CompressPlanRequest& request, JobControl& contr
   const Architecture& architecture = find_architecture(checkpoint.config(), checkpoint.path());
   const Manifest manifest = architecture.manifest(checkpoint.config(), checkpoint.path());
   const std::unique_ptr<Model> model = architecture.load(checkpoint, WeightMode::kAsStored);
-  const CompressionRequest plan_request{&manifest,       model.get(),   &checkpoint,
-                                        compress.target, compress.keep, compress.ends,
-                                        compress.stages};
+  const CompressionRequest plan_request{
+      &manifest,     model.get(),   &checkpoint,     compress.target,
+      compress.keep, compress.ends, compress.stages, {}};
   const CompressionPlan plan = plan_compression(plan_request);
   CompressPlan result = describe_plan(plan, plan_request);
   if (control.abort.load()) throw Error(ErrorCode::kAborted, "the plan was aborted");

@@ -23,6 +23,8 @@ constexpr double kTapeBytes = 512.0 * 1024.0 * 1024.0;
 constexpr double kLogitRows = 128.0;
 /// Of a window whose gradients are measured: tune/gradient_moments.cc.
 constexpr double kGradientTokens = 256.0;
+/// Of a window that sensitivities are measured on: sensitivity.cc.
+constexpr double kSensitivityTokens = 256.0;
 /// measure_speeds() streams 32 MiB and multiplies three small matrices.
 constexpr double kSpeedBytes = 37e6;
 /// For what the allocator holds beside what it was asked for.
@@ -82,6 +84,20 @@ double gradients(const CostRequest& request, const Sizes& sizes) {
   const double tape = rows * counts.layers * sizes.tape();
   const double activations = 2.0 * (rows * sizes.activations() + logits);
   return kFloat * (weights + tape + activations + 2.0 * logits + 2.0 * rows * counts.kv) +
+         operation_scratch(sizes, rows);
+}
+
+/// Windows at a block's begin and at another's, one window's activations and logits, targets by the
+/// likeliest, and a linear twice as floats.
+double sensitivity(const CostRequest& request, const Sizes& sizes) {
+  if (request.sensitivity_windows == 0) return 0.0;
+  const CostCounts& counts = sizes.counts;
+  const double rows = std::min(sizes.window, kSensitivityTokens);
+  const double tokens = rows * static_cast<double>(request.sensitivity_windows);
+  const double window = kFloat * (2.0 * rows * sizes.activations() + 4.0 * rows * counts.kv +
+                                  2.0 * kLogitRows * counts.vocab);
+  const double linear = kFloat * (2.0 * sizes.rows_most * sizes.columns_most);
+  return 2.0 * tokens * counts.hidden + 280.0 * tokens + window + linear +
          operation_scratch(sizes, rows);
 }
 
@@ -195,6 +211,7 @@ CompressMemory plan_compression_memory(const CostRequest& request) {
     if (bytes > 0.0) memory.stages.push_back({name, static_cast<uint64_t>(kHeapShare * bytes)});
   };
   add("prepare", kSpeedBytes);
+  add("sensitivity", sensitivity(request, sizes));
   add("gradients", gradients(request, sizes));
   add("blocks", blocks(request, sizes));
   add("tune", tune(request, sizes));

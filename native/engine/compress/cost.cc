@@ -19,6 +19,9 @@
 namespace subbit {
 namespace {
 
+/// Of a window that sensitivities are measured on: sensitivity.cc.
+constexpr double kSensitivityTokens = 256.0;
+
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
@@ -130,6 +133,19 @@ double gradient_seconds(const CostRequest& request, const CostCounts& counts,
   return tokens * 6.0 * (counts.body_weights + counts.end_weights) / (0.5 * speeds.gemm);
 }
 
+/// Half the model, on average, and the head for every linear.
+double sensitivity_seconds(const CostRequest& request, const CostCounts& counts,
+                           const MachineSpeeds& speeds) {
+  double linears = 0;
+  for (const BlockPlan& block : request.plan->blocks)
+    linears += static_cast<double>(block.linears.size() + block.kept.size());
+  const double tokens = static_cast<double>(request.sensitivity_windows) *
+                        std::min(counts.window, kSensitivityTokens);
+  constexpr double kShare = 0.35;  // as for calibration
+  return linears * tokens * (counts.body_weights + 2.0 * counts.end_weights) /
+         (kShare * speeds.gemm);
+}
+
 }  // namespace
 
 double signs_of(const LinearPlan& linear) {
@@ -208,6 +224,7 @@ PredictedCost predict_cost(const CostRequest& request, const MachineSpeeds& spee
   for (const BlockPlan& block : request.plan->blocks)
     for (const LinearPlan& linear : block.linears)
       fits += fit_seconds(linear, request.fit_iterations, speeds);
+  add("sensitivity", sensitivity_seconds(request, counts, speeds));
   add("gradients", gradient_seconds(request, counts, speeds));
   add("calibrate", calibrate_seconds(request, counts, speeds));
   add("fit", fits);

@@ -48,6 +48,7 @@ struct CostRequest {
   BlockSchedule blocks;
   TuneSchedule tune;  // 0 steps: none
   int64_t gradient_windows = 0;
+  int64_t sensitivity_windows = 0;
   CalibrationSize calibration;
   uint64_t original_bytes = 0;  // of the weight files
   ProcessNeeds process;

@@ -91,6 +91,7 @@ Json stages_of(const CompressRequest& request) {
   facts.emplace_back("rates", Json(static_cast<int64_t>(stages.rates)));
   facts.emplace_back("forms", Json(static_cast<int64_t>(stages.forms)));
   facts.emplace_back("gradient_windows", Json(stages.gradient_windows));
+  facts.emplace_back("sensitivity_windows", Json(stages.sensitivity_windows));
   facts.emplace_back("teacher_tokens", Json(stages.teacher_tokens));
   facts.emplace_back("absorb", training_of(stages.absorb));
   facts.emplace_back("refine", training_of(stages.refine));

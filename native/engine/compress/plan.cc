@@ -45,7 +45,8 @@ KeptLinear keep_linear(const LinearSpec& spec, int bits, const Checkpoint& check
   return kept;
 }
 
-AllocationUnit unit_for(const LinearPlan& plan, const CompressStages& stages) {
+AllocationUnit unit_for(const LinearPlan& plan, const CompressStages& stages,
+                        const Sensitivities& measured) {
   const LinearSpec& spec = *plan.spec;
   AllocationUnit unit;
   unit.name = spec.name;
@@ -53,9 +54,11 @@ AllocationUnit unit_for(const LinearPlan& plan, const CompressStages& stages) {
   // The published recipe, to compare with, knows no other form.
   if (stages.rates == CompressStages::Rates::kUniform)
     std::erase_if(unit.candidates, [](const Candidate& form) { return !is_factored(form.size); });
-  // Damage to a model spreads over its weights: per weight, an equal error costs about the same in
-  // every kind of linear (72 % of the KL sits in the MLP, which holds two thirds of the weights).
-  unit.sensitivity = static_cast<double>(spec.shape.count());
+  // Unmeasured, damage to a model spreads over its weights: per weight, an equal error costs about
+  // the same in every kind of linear (72 % of the KL sits in the MLP, which holds two thirds).
+  const auto known = measured.find(spec.name);
+  unit.sensitivity =
+      known != measured.end() ? known->second : static_cast<double>(spec.shape.count());
   return unit;
 }
 
@@ -207,7 +210,7 @@ void Planning::add_block(const BlockSpec& block) {
   for (const LinearSpec& spec : block.linears) {
     if (kept.contains(spec.name)) continue;
     planned.linears.push_back(start_linear(spec, kept));
-    units_.push_back(unit_for(planned.linears.back(), request_.stages));
+    units_.push_back(unit_for(planned.linears.back(), request_.stages, request_.sensitivities));
     if (const KeepRule* rule = rule_for(request_.keep, spec)) apply_rule(*rule, units_.back());
   }
   for (const std::string& norm : block.norms) {
@@ -349,7 +352,7 @@ void allocate_terms(CompressionPlan& plan, double bits, const CompressStages& st
   plan.body_weights = 0;
   for (const BlockPlan& block : plan.blocks) {
     for (const LinearPlan& linear : block.linears) {
-      units.push_back(unit_for(linear, stages));
+      units.push_back(unit_for(linear, stages, {}));
       plan.body_weights += linear.spec->shape.count();
     }
     for (const NormPlan& norm : block.norms) norm_bytes += norm.bytes;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compress/plain.h"
+#include "compress/sensitivity.h"
 #include "engine.h"
 #include "formats/packed/pack.h"
 #include "io/checkpoint.h"
@@ -64,6 +65,8 @@ struct CompressionRequest {
   std::vector<KeepRule> keep;
   EndBits ends;
   CompressStages stages;  // rates and forms
+  /// Of every linear of the body; empty: an error costs each as much per weight.
+  Sensitivities sensitivities;
 };
 
 /// The best use of the target. Throws kInvalidOption, naming the least possible, when even the
