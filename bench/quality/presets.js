@@ -67,6 +67,7 @@ function nanoquant(budget) {
 function subbit(budget, blockShare = 0.25) {
   return {
     rates: "allocated",
+    sensitivityWindows: 4,
     absorb: off,
     refine: off,
     block: updatesFor(blockShare * budget.tokens, 512, budget),
@@ -98,6 +99,10 @@ export const presets = {
   "no gradient importance": {
     what: "ours, outputs count alike",
     stages: (budget) => ({ ...subbit(budget), gradientWindows: 0 }),
+  },
+  "unmeasured rates": {
+    what: "ours, an error costs as much per weight in every linear",
+    stages: (budget) => ({ ...subbit(budget), sensitivityWindows: 0 }),
   },
   "uniform rates": {
     what: "ours, every linear the same rate",
