@@ -509,7 +509,9 @@ void Compression::measure_sensitivities_once() {
   if (windows == 0) return;
   Sensitivities& found = plan_request_.sensitivities;
   found = store_.load_numbers("sensitivities");
-  if (found.empty()) {
+  size_t linears = 0;
+  for (const BlockSpec& block : manifest_.blocks) linears += block.linears.size();
+  if (found.size() != linears) {
     found = measure_sensitivities({&manifest_, model_.get(), request_.calibration, windows}, pool_,
                                   control_);
     checkpoint_.check_unchanged();

@@ -61,6 +61,23 @@ TEST(a_stored_block_comes_back_as_it_was) {
   EXPECT_EQ(stored.linears[0].output_error, 1.0 / 3.0);
 }
 
+TEST(stored_numbers_come_back_to_the_bit_or_not_at_all) {
+  const std::string state = test::temporary_directory() + "/state";
+  BlockStore store(state, {"k", "{}"});
+  const Numbers numbers = {{"a", 0.1 + 0.2}, {"b", 1e-300}, {"c", 0.0}};
+  EXPECT(store.load_numbers("costs").empty());
+  store.save_numbers("costs", numbers);
+  EXPECT(store.load_numbers("costs") == numbers);
+  const std::string path = state + "/k/costs.json";
+  const std::string whole = test::read_file(path);
+  for (size_t length = 0; length < whole.size(); ++length) {
+    test::write_file(path, whole.substr(0, length));
+    EXPECT(store.load_numbers("costs").empty());
+  }
+  test::write_file(path, "{\"a\": \"much\"}");
+  EXPECT(store.load_numbers("costs").empty());
+}
+
 TEST(a_stored_block_cut_short_anywhere_is_made_again) {
   const std::string state = test::temporary_directory() + "/state";
   BlockStore store(state, {"k", "{}"});

@@ -296,6 +296,28 @@ TEST(an_aborted_compression_leaves_nothing_and_resumes_to_the_same_bytes) {
   EXPECT(!fs::exists(directory + "/resumed.state"));
 }
 
+TEST(what_errors_cost_is_measured_once_and_decides_the_same_after_an_abort) {
+  const std::string directory = test::temporary_directory();
+  const auto measuring = [&](const char* name) {
+    CompressRequest request = request_for("tiny-llama", directory + "/" + name);
+    request.stages.sensitivity_windows = 2;
+    return request;
+  };
+  run(measuring("whole"));
+  const CompressRequest request = measuring("resumed");
+  abort_at(request, "sensitivity", "layers.1.mlp.down");
+  EXPECT(!fs::exists(request.out));
+  abort_at(request, "fit", "layers.1.mlp.gate_up");
+  JobControl control;
+  int64_t measurements = 0;
+  control.on_progress = [&](const Progress& progress) {
+    measurements += progress.phase == "sensitivity" ? 1 : 0;
+  };
+  EXPECT_EQ(compress(request, control).resumed_blocks, int64_t{1});
+  EXPECT_EQ(measurements, int64_t{0});
+  EXPECT(model_bytes(request.out) == model_bytes(directory + "/whole"));
+}
+
 TEST(an_abort_while_writing_leaves_the_old_model_untouched) {
   const std::string directory = test::temporary_directory();
   CompressRequest request = request_for("tiny-llama", directory + "/out");
