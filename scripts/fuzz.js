@@ -9,10 +9,10 @@ import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { cmakeBuild, findClang } from "./cmake-builds.js";
-import { BuildError, run, runMain } from "./commands.js";
+import { BuildError, runAll, runMain } from "./commands.js";
 import { readSources, root } from "./sources.js";
 
-runMain(() => {
+runMain(async () => {
   const { values } = parseArgs({
     options: { seconds: { type: "string", default: "180" }, target: { type: "string" } },
   });
@@ -26,22 +26,24 @@ runMain(() => {
   if (chosen.length === 0) throw new BuildError(`no such target; known: ${all.join(", ")}`);
   const settings = { CMAKE_BUILD_TYPE: "Debug", SUBBIT_FUZZ: "ON", CMAKE_CXX_COMPILER: clang };
   const folder = cmakeBuild("fuzz", settings, chosen);
-  for (const target of chosen) {
+  const commands = chosen.map((target) => {
     const name = target.replace(/^fuzz_/, "");
     const found = `build/fuzz/corpus/${name}`;
     const crashes = `build/fuzz/crashes/${name}`;
     for (const path of [found, crashes]) mkdirSync(join(root, path), { recursive: true });
     const seeds = `test/fuzz/corpus/${name}`;
-    console.log(`fuzz: ${target} for ${values.seconds} s`);
-    run(join(folder, target), [
+    return [
+      join(folder, target),
       `-max_total_time=${values.seconds}`,
       `-artifact_prefix=${crashes}/`,
       "-timeout=10",
       "-rss_limit_mb=2048",
-      "-print_final_stats=1",
+      "-verbosity=0",
       "-print_funcs=0",
       found,
       ...(existsSync(join(root, seeds)) ? [seeds] : []),
-    ]);
-  }
+    ];
+  });
+  console.log(`fuzz: ${chosen.join(", ")}, ${values.seconds} s each`);
+  await runAll(commands);
 });
