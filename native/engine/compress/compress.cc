@@ -20,9 +20,11 @@
 #include "compress/calibrate.h"
 #include "compress/compression_memory.h"
 #include "compress/cost.h"
+#include "compress/effort.h"
 #include "compress/fingerprint.h"
 #include "compress/learn_tables.h"
 #include "compress/plan.h"
+#include "compress/plan_compress.h"
 #include "compress/stage_clock.h"
 #include "compress/tune/tune.h"
 #include "compress/write.h"
@@ -34,18 +36,6 @@
 
 namespace subbit {
 namespace {
-
-/// ADMM iterations. The error falls by 6 % from 40 to 150 and by another 2 % to 400 (Gaussian
-/// 384 x 384 at 0.83 bits: 0.428, 0.402, 0.392), which tuning gains in fewer seconds.
-int iterations_of(Effort effort) { return effort == Effort::kFast ? 40 : 150; }
-
-/// Measuring gradients holds every weight as a float, here 8 GiB; see kMostTunedSigns.
-constexpr int64_t kGradientWindows = 32;
-constexpr int64_t kMostGradientBytes = int64_t{8} << 30;
-
-bool fits_gradients(const Manifest& manifest) {
-  return manifest.parameters * int64_t{4} <= kMostGradientBytes;
-}
 
 /// The squared gradients behind a block, damped, their mean one.
 std::vector<float> channel_weights(const std::vector<float>& gradients) {
@@ -68,85 +58,6 @@ std::vector<FinishedTensor> table_files(const std::vector<Table>& tables) {
     files.push_back({spec, {bytes.begin(), bytes.end()}});
   }
   return files;
-}
-
-/// The effort's numbers where the request has none.
-TuneSchedule schedule_of(const CompressRequest& request) {
-  const StageTraining& own = request.stages.model;
-  TuneSchedule schedule = tune_schedule(request.effort);
-  if (own.updates >= 0) schedule.steps = own.updates;
-  if (own.tokens >= 0) schedule.tokens_per_step = own.tokens;
-  if (request.stages.teacher_tokens >= 0) schedule.teacher_tokens = request.stages.teacher_tokens;
-  if (own.rate >= 0) schedule.latent_rate = own.rate;
-  if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
-  if (!request.tune) schedule.steps = 0;
-  return schedule;
-}
-
-/// Measuring gradients is what blocks are trained by, and of little use without.
-int64_t gradient_windows_of(const CompressRequest& request, const BlockSchedule& schedule) {
-  if (!request.tune) return 0;
-  if (request.stages.gradient_windows >= 0) return request.stages.gradient_windows;
-  return schedule.trains() ? kGradientWindows : 0;
-}
-
-/// Rates that follow what errors cost are worth a twentieth of the divergence after tuning, and
-/// their measuring a few forward passes for each linear.
-int64_t sensitivity_windows_of(const CompressRequest& request) {
-  if (request.stages.rates == CompressStages::Rates::kUniform) return 0;
-  if (request.stages.sensitivity_windows >= 0) return request.stages.sensitivity_windows;
-  constexpr int64_t kBalanced = 4;
-  constexpr int64_t kMax = 8;
-  if (request.effort == Effort::kFast) return 0;
-  return request.effort == Effort::kBalanced ? kBalanced : kMax;
-}
-
-/// Whole-model tuning holds every latent with its moments at once: 18 bytes a sign, here 8 GiB,
-/// what a machine of 16 GB can spare. A fixed bound and not the machine's own memory, because the
-/// same request must give the same bytes everywhere. Tuning block by block will lift it.
-constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 18;
-
-enum class Tunable { kYes, kTooLarge, kNothing };
-Tunable tunable(const CompressionPlan& plan) {
-  int64_t signs = 0;
-  for (const BlockPlan& block : plan.blocks)
-    for (const LinearPlan& linear : block.linears)
-      for (const PackedSize::Term& term : linear.size.terms)
-        signs += term.rank > 0 ? term.rank * (linear.size.shape.rows + term.columns)
-                               : linear.size.shape.rows * term.columns;
-  if (signs == 0) return Tunable::kNothing;
-  return signs <= kMostTunedSigns ? Tunable::kYes : Tunable::kTooLarge;
-}
-
-/// What is compressed, and where.
-struct Source {
-  const Checkpoint* checkpoint = nullptr;
-  const Manifest* manifest = nullptr;
-  const Model* model = nullptr;
-  uint64_t process_bytes = 0;  // resident before the work
-};
-
-/// What `request` would cost with calibration text of this size.
-PredictedCost cost_of(const CompressRequest& request, const CompressionPlan& plan,
-                      const Source& source, CalibrationSize text, const MachineSpeeds& speeds) {
-  CostRequest cost;
-  cost.plan = &plan;
-  cost.model = source.model;
-  cost.effort = request.effort;
-  cost.fit_iterations = iterations_of(request.effort);
-  if (request.tune) cost.blocks = block_schedule(request.effort, request.stages);
-  cost.tune = schedule_of(request);
-  if (tunable(plan) != Tunable::kYes) cost.tune.steps = 0;
-  if (cost.tune.steps == 0) cost.tune.teacher_tokens = 0;
-  cost.gradient_windows = std::min(gradient_windows_of(request, cost.blocks), text.windows);
-  if (!fits_gradients(*source.manifest)) cost.gradient_windows = 0;
-  cost.sensitivity_windows = std::min(sensitivity_windows_of(request), text.windows);
-  cost.calibration = text;
-  cost.original_bytes = source.checkpoint->file_bytes() + source.checkpoint->private_bytes();
-  cost.process.threads = request.threads > 0 ? request.threads : ThreadPool::default_threads();
-  cost.process.process_bytes = source.process_bytes;
-  cost.process.tokenizer_bytes = request.tokenizer_bytes;
-  return predict_cost(cost, speeds);
 }
 
 CalibrationSize size_of(const std::vector<std::vector<int32_t>>& windows) {
@@ -183,6 +94,7 @@ class Compression {
 
   const CompressRequest& request_;
   JobControl& control_;
+  CompressWork work_;
   uint64_t process_bytes_ = process_memory().resident;  // before anything is opened
   Checkpoint checkpoint_;
   const Architecture& architecture_;
@@ -202,7 +114,6 @@ class Compression {
   bool tuned_ = false;
   int64_t fit_steps_ = 0;
   int64_t fit_steps_total_ = 0;
-  BlockSchedule schedule_;
   GradientMoments gradients_;
   int64_t updates_ = 0;
   int64_t updates_total_ = 0;
@@ -226,20 +137,9 @@ std::string state_directory(const CompressRequest& request) {
   return out + ".state";
 }
 
-/// A model that is compressed already would be fitted to its own errors.
-void check_uncompressed(const Checkpoint& checkpoint) {
-  const Json* quantization = checkpoint.config().find("quantization_config");
-  if (quantization == nullptr || quantization->is_null()) return;
-  throw Error(ErrorCode::kInvalidOption,
-              "the model in " + checkpoint.path() + " is quantized already",
-              {{"option", "source"}, {"file", checkpoint.path()}});
-}
-
 Checkpoint open_source(const CompressRequest& request) {
   check_request(request);
-  Checkpoint checkpoint = Checkpoint::open(request.source);
-  check_uncompressed(checkpoint);
-  return checkpoint;
+  return open_uncompressed(request.source);
 }
 
 Compression::Compression(const CompressRequest& request, JobControl& control)
@@ -260,13 +160,13 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       plan_(plan_compression(plan_request_)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
       pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
-  if (request.tune) schedule_ = block_schedule(request.effort, request.stages);
+  work_ = work_of(request, manifest_);
 }
 
 int64_t Compression::fit_steps_of(const BlockPlan& plan) const {
   int64_t steps = 0;
   for (const LinearPlan& linear : plan.linears)
-    steps += is_coded(linear.size) ? kCodedRounds : iterations_of(request_.effort);
+    steps += is_coded(linear.size) ? kCodedRounds : work_.fit_iterations;
   return steps;
 }
 
@@ -287,7 +187,7 @@ void Compression::find_stored_blocks() {
     if (blocks_.back().file != nullptr) {
       ++resumed_;
     } else {
-      updates_total_ += schedule_.updates(std::ssize(plan_.blocks[i].linears));
+      updates_total_ += work_.blocks.updates(std::ssize(plan_.blocks[i].linears));
       fit_steps_total_ += fit_steps_of(plan_.blocks[i]);
     }
   }
@@ -317,10 +217,9 @@ void Compression::report_update(size_t block, const std::string& stage, double e
 
 /// Importances of outputs: for the fits, and for the channels of the residual stream.
 void Compression::measure_gradients_once() {
-  const int64_t windows = gradient_windows_of(request_, schedule_);
-  if (windows == 0 || !fits_gradients(manifest_)) return;
-  gradients_ =
-      measure_gradients({&manifest_, model_.get(), request_.calibration, windows}, pool_, control_);
+  if (work_.gradient_windows == 0) return;
+  gradients_ = measure_gradients(
+      {&manifest_, model_.get(), request_.calibration, work_.gradient_windows}, pool_, control_);
 }
 
 FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream) {
@@ -331,8 +230,8 @@ FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream)
   request.model = model_.get();
   request.checkpoint = &checkpoint_;
   request.gradients = &gradients_;
-  request.schedule = schedule_;
-  request.iterations = iterations_of(request_.effort);
+  request.schedule = work_.blocks;
+  request.iterations = work_.fit_iterations;
   for (size_t i = 0; i <= index; ++i) request.seed = seeds.next();
   std::set<std::string> coded;
   for (const LinearPlan& linear : request.plan->linears)
@@ -341,7 +240,7 @@ FinishedBlock Compression::compress_one(size_t index, CalibrationStream& stream)
   request.moments = &inputs.moments;
   request.covariances = &inputs.covariances;
   request.tables = tables_;
-  if (schedule_.trains()) {
+  if (work_.blocks.trains()) {
     stream.advance_teacher(request.index, control_);
     request.data = {&stream.compressed(), &stream.teacher(), {}};
     const auto gradients = gradients_.find(manifest_.blocks[index].linears.back().name);
@@ -394,7 +293,7 @@ void Compression::compress_missing_blocks() {
   measure_gradients_once();
   const std::unique_ptr<Weight> embedding = view_plain(plan_.ends[0], ends_[0].bytes);
   CalibrationStream stream({model_.get(), embedding.get(), request_.calibration,
-                            schedule_.trains() ? TeacherStream::kKept : TeacherStream::kNone},
+                            work_.blocks.trains() ? TeacherStream::kKept : TeacherStream::kNone},
                            *backend, pool_);
   for (size_t i = 0; i < count; ++i) {
     const auto index = static_cast<int64_t>(i);
@@ -469,8 +368,7 @@ std::unique_ptr<Model> Compression::load_student() const {
 }
 
 void Compression::tune_blocks() {
-  const TuneSchedule schedule = schedule_of(request_);
-  if (schedule.steps == 0 || !can_tune()) return;
+  if (work_.tune.steps == 0 || !can_tune()) return;
   tuned_ = true;
   if (find_tuned_blocks()) return;
   learn_tables_once();
@@ -483,7 +381,7 @@ void Compression::tune_blocks() {
   const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
   const std::unique_ptr<Model> student = load_student();
   FittedModel tuned = tune({&manifest_, teacher.get(), student.get(), request_.calibration,
-                            schedule, request_.seed, store_.directory()},
+                            work_.tune, request_.seed, store_.directory()},
                            std::move(fitted), pool_, control_);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     store_.save(static_cast<int64_t>(i),
@@ -505,15 +403,15 @@ CompressResult Compression::run() {
 
 /// Rates follow what errors cost. What was measured is kept beside the blocks, which depend on it.
 void Compression::measure_sensitivities_once() {
-  const int64_t windows = sensitivity_windows_of(request_);
-  if (windows == 0) return;
+  if (work_.sensitivity_windows == 0) return;
   Sensitivities& found = plan_request_.sensitivities;
   found = store_.load_numbers("sensitivities");
   size_t linears = 0;
   for (const BlockSpec& block : manifest_.blocks) linears += block.linears.size();
   if (found.size() != linears) {
-    found = measure_sensitivities({&manifest_, model_.get(), request_.calibration, windows}, pool_,
-                                  control_);
+    found = measure_sensitivities(
+        {&manifest_, model_.get(), request_.calibration, work_.sensitivity_windows}, pool_,
+        control_);
     checkpoint_.check_unchanged();
     store_.save_numbers("sensitivities", found);
   }
@@ -587,34 +485,6 @@ CompressResult compress(const CompressRequest& request, JobControl& control) {
   result.stages = clock.times();
   result.wall_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
-  return result;
-}
-
-CompressPlan plan_compress(const CompressPlanRequest& request, JobControl& control) {
-  CompressRequest compress = request.compress;
-  const Checkpoint checkpoint = Checkpoint::open(compress.source);
-  check_uncompressed(checkpoint);
-  const Architecture& architecture = find_architecture(checkpoint.config(), checkpoint.path());
-  const Manifest manifest = architecture.manifest(checkpoint.config(), checkpoint.path());
-  const std::unique_ptr<Model> model = architecture.load(checkpoint, WeightMode::kAsStored);
-  const CompressionRequest plan_request{
-      &manifest,     model.get(),   &checkpoint,     compress.target,
-      compress.keep, compress.ends, compress.stages, {}};
-  const CompressionPlan plan = plan_compression(plan_request);
-  CompressPlan result = describe_plan(plan, plan_request);
-  if (control.abort.load()) throw Error(ErrorCode::kAborted, "the plan was aborted");
-  ThreadPool pool(compress.threads > 0 ? compress.threads : ThreadPool::default_threads());
-  const uint64_t process = process_memory().resident;
-  const MachineSpeeds speeds = measure_speeds(pool);
-  result.gemm_gflops = speeds.gemm * 1e-9;
-  const std::pair<Effort, CalibrationSize> texts[] = {{Effort::kFast, request.fast},
-                                                      {Effort::kBalanced, request.balanced},
-                                                      {Effort::kMax, request.max}};
-  for (const auto& [effort, text] : texts) {
-    compress.effort = effort;
-    result.costs.push_back(
-        cost_of(compress, plan, {&checkpoint, &manifest, model.get(), process}, text, speeds));
-  }
   return result;
 }
 
