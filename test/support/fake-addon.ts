@@ -61,7 +61,7 @@ const facts: NativeModelFacts = {
   bosTokenIds: [1],
   eosTokenIds: [2],
   threads: 1,
-  device: { backend: "cpu", name: "", reason: "" },
+  device: { backend: "cpu", name: "", reason: "", kernels: "" },
   loadMs: 3,
   weightBytesPerToken: 4000,
   kvBytesPerPosition: 10,

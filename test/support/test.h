@@ -30,6 +30,9 @@ std::string fixture(const std::string& relative);
 /// A fresh directory, removed when the process ends.
 std::string temporary_directory();
 
+/// Called when a case has ended, whatever came of it; what it records fails the case.
+void after_each(std::function<void()> look);
+
 struct Register {
   Register(const char* name, std::function<void()> body) { cases().push_back({name, body}); }
 };

@@ -18,6 +18,11 @@ struct Skip {
 int failures_of_case = 0;
 std::vector<std::string> temporary_directories;
 
+std::vector<std::function<void()>>& looks() {
+  static std::vector<std::function<void()>> all;
+  return all;
+}
+
 std::filesystem::path test_root() { return std::filesystem::path(SUBBIT_TEST_ROOT); }
 
 }  // namespace
@@ -31,6 +36,8 @@ void fail(const char* file, int line, const std::string& message) {
   ++failures_of_case;
   std::printf("  %s:%d: %s\n", file, line, message.c_str());
 }
+
+void after_each(std::function<void()> look) { looks().push_back(std::move(look)); }
 
 void skip(const std::string& reason) { throw Skip{reason}; }
 
@@ -86,6 +93,7 @@ int main(int argc, char** argv) {
     failures_of_case = 0;
     try {
       test.body();
+      for (const auto& look : looks()) look();
       if (failures_of_case == 0) {
         ++passed;
         std::printf("ok    %s\n", test.name.c_str());

@@ -12,6 +12,7 @@
 #include "backend/metal/selectors.h"
 #include "support/fake_metal/objc_runtime.h"
 #include "support/metal_on_cpu/metal_on_cpu.h"
+#include "support/test.h"
 
 namespace subbit::fake_metal {
 namespace {
@@ -96,6 +97,11 @@ struct Function final : Object {
       : Object(class_named("MTLFunction")), name(std::move(kernel)) {}
   std::string name;
 };
+
+/// What a method named new returns: the caller's own, or under the planted fault the pool's.
+Id owned_by_caller(Object* object) {
+  return settings.autoreleased == object->type.name ? autorelease(object) : id_of(object);
+}
 
 Id new_function(Id, Selector, Id name) {
   const std::string& kernel = as<String>(name).text;
@@ -415,7 +421,7 @@ Id new_buffer(Id, Selector, UInteger length, UInteger) {
   buffer->owned.assign(length, std::byte{0xA5});
   buffer->begin = buffer->owned.data();
   counted.allocated_bytes += length;
-  return id_of(buffer);
+  return owned_by_caller(buffer);
 }
 
 Id new_buffer_no_copy(Id, Selector, void* data, UInteger length, UInteger, void* deallocator) {
@@ -444,7 +450,7 @@ Id new_library(Id, Selector, Id source, Id options, Id* error) {
 }
 
 Id new_pipeline(Id, Selector, Id function, Id*) {
-  return id_of(new Pipeline(as<Function>(function).name));
+  return owned_by_caller(new Pipeline(as<Function>(function).name));
 }
 
 Id new_residency_set(Id, Selector, Id, Id*) { return id_of(new ResidencySet()); }
@@ -526,6 +532,15 @@ void define_device() {
   define("MTLDevice", device);
 }
 
+/// Leaks are counted at every test's end.
+[[maybe_unused]] const bool watched = [] {
+  test::after_each([] {
+    if (live_object_count() != 0)
+      test::fail(__FILE__, __LINE__, "Metal's objects outlive the test");
+  });
+  return true;
+}();
+
 }  // namespace
 
 void reset(const Settings& next) {
@@ -540,6 +555,7 @@ void reset(const Settings& next) {
 Counts counts() {
   Counts now = counted;
   now.live_objects = live_object_count();
+  now.over_releases = over_release_count();
   return now;
 }
 

@@ -25,13 +25,16 @@ struct Settings {
   int64_t lose_device_at = -1;        // the command buffer that fails, counted from 0
   long error_code = 4;                // MTLCommandBufferError of that one
   std::string error_text = "Caused GPU Address Fault Error";
-  uint32_t max_threads = 1024;   // of every pipeline
-  bool ignore_barriers = false;  // the planted fault
-  std::string broken_kernel;     // does nothing, as one that a compiler got wrong
+  uint32_t max_threads = 1024;  // of every pipeline
+  std::string broken_kernel;    // does nothing, as one that a compiler got wrong
+  // Planted faults of the host: its barriers do nothing; it owns no reference of this class.
+  bool ignore_barriers = false;
+  std::string autoreleased;
 };
 
 struct Counts {
   int64_t live_objects = 0;
+  int64_t over_releases = 0;  // since the process began
   int64_t command_buffers = 0;
   int64_t dispatches = 0;
   std::vector<std::string> kernels;  // of the last command buffer, in order

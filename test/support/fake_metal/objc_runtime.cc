@@ -3,8 +3,10 @@
 
 #include "support/fake_metal/objc_runtime.h"
 
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <set>
 #include <vector>
 
@@ -13,11 +15,27 @@ namespace {
 
 std::recursive_mutex runtime_mutex;
 std::atomic<int64_t> live_objects{0};
+std::atomic<int64_t> over_releases{0};
 thread_local std::vector<std::vector<Object*>> pools;
 
 struct ClassObject final : Object {
   using Object::Object;
 };
+
+/// What is left of an object of `type`. Refers to nothing else of it.
+struct Zombie final : Object {
+  explicit Zombie(Class& was) : Object(was) { --live_objects; }
+};
+
+/// So many are remembered: more than a pass makes, and each is small.
+constexpr size_t kMostZombies = 4096;
+thread_local Class* last_destroyed = nullptr;
+
+/// Zombies, oldest first. Kept to the end of the process, so that no leak is seen in them.
+std::deque<void*>& zombies() {
+  static auto* all = new std::deque<void*>();
+  return *all;
+}
 
 struct Named {
   Class type;
@@ -48,19 +66,48 @@ uintptr_t nothing(Id, Selector) { return 0; }
                "]: unrecognized selector");
 }
 
+bool is_zombie(Object& object) { return dynamic_cast<Zombie*>(&object) != nullptr; }
+
+[[noreturn]] void used_after_release(Id self, Selector selector) {
+  throw Misuse("-[" + reinterpret_cast<Object*>(self)->type.name + " " +
+               std::string(name_of(selector)) + "]: sent to an object after its last release");
+}
+
 bool responds_to(Id self, Selector, Selector asked) {
   const Class& type = as<Object>(self).type;
   return type.methods.contains(name_of(asked));
 }
 
-void release_message(Id self, Selector) { release(as<Object>(self)); }
+/// Also of a zombie: destructors release, and nothing may be thrown through them.
+void release_message(Id self, Selector) { release(*reinterpret_cast<Object*>(self)); }
 
 }  // namespace
 
 int64_t live_object_count() { return live_objects; }
+int64_t over_release_count() { return over_releases; }
 
 Object::Object(Class& kind) : type(kind) { ++live_objects; }
-Object::~Object() { --live_objects; }
+Object::~Object() {
+  --live_objects;
+  last_destroyed = &type;
+}
+
+void* Object::operator new(size_t bytes) { return ::operator new(bytes); }
+
+void Object::operator delete(void* memory) {
+  const std::lock_guard lock(runtime_mutex);
+  ::new (memory) Zombie(*last_destroyed);
+  zombies().push_back(memory);
+  if (zombies().size() <= kMostZombies) return;
+  ::operator delete(zombies().front());
+  zombies().pop_front();
+}
+
+Object& alive(Id id) {
+  auto& object = *reinterpret_cast<Object*>(id);
+  if (!is_zombie(object)) return object;
+  throw Misuse("an object of " + object.type.name + " was given after its last release");
+}
 
 std::string_view name_of(Selector selector) { return reinterpret_cast<const char*>(selector); }
 
@@ -74,9 +121,11 @@ void add_common_methods(Class& type) {
 void retain(Object& object) { ++object.references; }
 
 void release(Object& object) {
-  const int left = --object.references;
-  if (left < 0) throw Misuse("-[" + object.type.name + " release]: released too often");
-  if (left == 0) delete &object;
+  if (is_zombie(object)) {
+    ++over_releases;
+  } else if (--object.references == 0) {
+    delete &object;
+  }
 }
 
 Id autorelease(Object* object) {
@@ -89,10 +138,12 @@ Id autorelease(Object* object) {
 extern "C" Method fake_objc_lookup(Id self, Selector selector) {
   if (self == nullptr) return method(nothing);
   const std::lock_guard lock(runtime_mutex);
-  auto& object = as<Object>(self);
+  auto& object = *reinterpret_cast<Object*>(self);
+  const std::string_view name = name_of(selector);
+  if (is_zombie(object)) return method(name == "release" ? release_message : used_after_release);
   const bool is_class = dynamic_cast<ClassObject*>(&object) != nullptr;
   const auto& methods = is_class ? object.type.class_methods : object.type.methods;
-  const auto found = methods.find(name_of(selector));
+  const auto found = methods.find(name);
   return found == methods.end() ? method(unrecognized) : found->second;
 }
 

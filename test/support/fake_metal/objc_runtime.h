@@ -29,6 +29,9 @@ struct Object {
   virtual ~Object();
   Object(const Object&) = delete;
   Object& operator=(const Object&) = delete;
+  /// An object that is gone leaves a zombie in its place, which tells on whoever still uses it.
+  static void* operator new(size_t bytes);
+  static void operator delete(void* memory);
 
   Class& type;
   std::atomic<int> references{1};
@@ -43,12 +46,16 @@ Method method(Function* function) {
   return reinterpret_cast<Method>(function);
 }
 inline Id id_of(Object* object) { return reinterpret_cast<Id>(object); }
+/// Misuse where the object has been released for the last time.
+Object& alive(Id id);
 template <typename T>
 T& as(Id id) {
-  return static_cast<T&>(*reinterpret_cast<Object*>(id));
+  return static_cast<T&>(alive(id));
 }
 
 int64_t live_object_count();
+/// Releases of what was gone already. They are counted and not thrown: destructors release.
+int64_t over_release_count();
 void retain(Object& object);
 void release(Object& object);
 /// Gives the caller's reference to the innermost pool of this thread. Misuse without one.
