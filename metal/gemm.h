@@ -1,8 +1,9 @@
 // Shapes of the kernels that multiply a prompt by simdgroup_matrix (sign_gemm.metal,
-// plain_gemm.metal). A threadgroup takes kGemmRows rows of the weight and kGemmTokens tokens, and
-// goes along the columns a chunk of 32 at a time: it unpacks that much of both into threadgroup
-// memory, and its four simdgroups multiply 32 rows by 16 tokens each. Arguments are those of the
-// kernels that multiply single tokens: GemvArgs, GroupGemvArgs, DenseGemvArgs.
+// table_gemm.metal, plain_gemm.metal). A threadgroup takes kGemmRows rows of the weight and
+// kGemmTokens tokens, and goes along the columns a chunk of 32 at a time: it unpacks that much of
+// both into threadgroup memory, and its four simdgroups multiply 32 rows by 16 tokens each.
+// Arguments are those of the kernels that multiply single tokens: GemvArgs, GroupGemvArgs,
+// DenseGemvArgs.
 #pragma once
 
 #include "linear.h"

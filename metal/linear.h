@@ -26,8 +26,8 @@ struct GemvArgs {
   uint32_t pair_quads;
   uint32_t table_width;     // table: 4, 8 or 16 columns an index
   uint32_t vectors;         // table: indices of a row
-  uint32_t rounding_shift;  // table: R of formats/table/table.cc
-  uint32_t tokens;          // *_columns: of the whole dispatch
+  uint32_t rounding_shift;  // table: R of formats/table/table.cc; else 0
+  uint32_t tokens;          // *_columns, *_gemm: of the whole dispatch
 };
 
 enum EpilogueFlag : uint32_t {

@@ -4,11 +4,10 @@
 // A_c of its QVec; before they would pass it, the simdgroup moves its sums into integers. Of 4096
 // columns of a language model's activations that happens a few times, not 128.
 #include "device/epilogue.h"
-#include "device/tiles.h"
+#include "device/token_tiles.h"
 
 /// Codes go into the tile times 2^(shift - 4): shifts reach 12, and 127 * 2^8 is a half.
 constant constexpr int kTileShift = 4;
-constant constexpr uint kExactFloat = 1u << 24;
 
 /// The sign word of one row and chunk.
 inline uint sign_word(thread const SignWords&, device const uint* words, uint chunks, uint row,
@@ -24,77 +23,10 @@ inline uint sign_word(thread const Code84Words&, device const uint* words, uint 
   return word ^ ((c & 4u) != 0 ? block[12] : 0u);
 }
 
-/// The vectors of a threadgroup's tokens; those past the last repeat it.
-struct TileTokens {
-  device const uint* qvecs;
-  uint first;
-  uint last;
-  uint words;  // of a QVec
-};
-
-inline device const uint* token_qvec(thread const TileTokens& tokens, uint token) {
-  return tokens.qvecs + min(tokens.first + token, tokens.last) * tokens.words;
-}
-
-/// largest[token] for the threadgroup's tokens, and their exponents for who reads the sums.
-inline void find_largest(thread const GemvArgs& args, thread const TileTokens& tokens, uint3 group,
-                         uint lane, uint simdgroup, threadgroup int* largest,
-                         device int* exponents) {
-  for (uint t = simdgroup; t < kGemmTokens; t += kGemmSimdgroups) {
-    device const uint* qvec = token_qvec(tokens, t);
-    const int most = largest_exponent(qvec, args.input_chunks, lane);
-    if (lane != 0) continue;
-    largest[t] = most;
-    if (group.x != 0 || tokens.first + t > tokens.last) continue;
-    exponents[tokens.first + t] =
-        as_type<int>(qvec[kHeaderExponent]) + sum_exponent(most, args.headroom);
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-}
-
 /// What chunk c of a token can add to a sum, at most.
 inline uint chunk_bound(thread const GemvArgs& args, device const uint* qvec, uint c, int largest) {
   const uint meta = qvec[qvec_meta_at(args.input_chunks) + c];
   return (meta & 0xFFFFu) << chunk_shift(meta, largest, args.headroom).shift;
-}
-
-/// Four codes of a word as halves. A byte b of which the upper bit is flipped, behind the upper
-/// byte of 1024.0h, is the half 1024 + 128 + b, exactly.
-inline void unpack_codes(uint word, thread half* codes) {
-  const half2 even = as_type<half2>((word & 0x00FF00FFu) ^ 0x64806480u);
-  const half2 odd = as_type<half2>(((word >> 8) & 0x00FF00FFu) ^ 0x64806480u);
-  codes[0] = even.x - half(1152.0f);
-  codes[1] = odd.x - half(1152.0f);
-  codes[2] = even.y - half(1152.0f);
-  codes[3] = odd.y - half(1152.0f);
-}
-
-/// `words`: the chunk's codes.
-inline void fill_tokens(device const uint* words, thread const ChunkShift& s,
-                        thread const TilePlace& place, threadgroup half* tiles) {
-  words += place.token_columns / 4;
-  const half scale = half(as_type<float>(uint(127 + int(s.shift) - kTileShift) << 23));
-  half codes[8];
-  if (s.drop == 0) {  // nearly always
-    unpack_codes(words[0], codes);
-    unpack_codes(words[1], codes + 4);
-  } else {
-    UNROLL
-    for (uint i = 0; i < 8; ++i) {
-      const int code = code_of(words[i / 4], i % 4);
-      const int magnitude = int(magnitude_of(code) >> s.drop);
-      codes[i] = half(float(code < 0 ? -magnitude : magnitude));
-    }
-  }
-  threadgroup half2* to =
-      (threadgroup half2*)(tiles + token_element(place.token, place.token_columns));
-  UNROLL
-  for (uint i = 0; i < 4; ++i) {
-    half2 pair;
-    pair.x = codes[2 * i] * scale;
-    pair.y = codes[2 * i + 1] * scale;
-    to[i] = pair;
-  }
 }
 
 inline void fill_rows(uint word, thread const TilePlace& place, threadgroup half* tiles) {
@@ -139,7 +71,8 @@ inline void sign_gemm(thread const GemvArgs& args, device const uint* words,
     fill_rows(sign_word(kind, words, args.chunks, row, step), place, tiles);
     const uint meta = filled[qvec_meta_at(args.input_chunks) + c];
     const ChunkShift shift = chunk_shift(meta, filled_largest, args.headroom);
-    fill_tokens(filled + qvec_codes_at() + kQvecChunkWords * c, shift, place, tiles);
+    fill_tokens(filled + qvec_codes_at() + kQvecChunkWords * c, shift.drop,
+                int(shift.shift) - kTileShift, place, tiles);
     const uint more = chunk_bound(args, watched, c, watched_largest);
     // The same in every simdgroup, so that all go the same way.
     if (simd_max(bound + more) > kExactFloat) {

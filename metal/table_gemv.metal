@@ -32,15 +32,17 @@ inline int dot_bytes(uint entries, thread const int* codes) {
 /// The product of one chunk with one row, times 2^shift: below 127 * 127 * 32 * 2^12 < 2^31.
 inline int dot_row(thread const CodeBytes& chunk, thread const GemvArgs& args, uint step,
                    device const uint* row, device const uint* table) {
+  const uint width_log2 = ctz(args.table_width);
   int sum = 0;
   UNROLL
   for (uint four = 0; four < 8; ++four) {
     const uint column = 32 * step + 4 * four;
-    const uint vector = column / args.table_width;
+    const uint vector = column >> width_log2;
     if (vector >= args.vectors) continue;
     // Words of a row lie a unit of four apart.
     const uint index = (row[4 * (vector / 4)] >> (8 * (vector % 4))) & 0xFFu;
-    const uint entries = table[(index * args.table_width + column % args.table_width) / 4];
+    const uint first = (index << width_log2) + (column & (args.table_width - 1));
+    const uint entries = table[first / 4];
     sum += dot_bytes(entries, chunk.codes + 4 * four);
   }
   return sum * (1 << chunk.shift);

@@ -7,6 +7,8 @@
  *   races           the shaders and their tests with every load and store reported to the race
  *                   detector of metal_on_cpu
  *   slots           K1's issue slots a stored bit, counted in clang's output, within the aim
+ *   whole models    with --long, no clang needed: stories15M compressed in every form, loaded with
+ *                   device: 'metal' over the fake Metal, beside the processor
  *
  * Each part first proves on planted faults that it can fail. Needs clang++-19 (Debian: clang-19);
  * without it both are skipped with a line that says so, except in CI, where that is a failure.
@@ -159,9 +161,23 @@ function checkSlots(clang) {
   console.log(
     `slots: prompts by matrices, a sign and a token: ${now}; at four times the rate ${m5}`,
   );
+  const table = (slots(counted.tableRow) / 32).toFixed(2);
+  const byMatrix = matrixSlots(counted, 102, counted.tileEntries).toFixed(2);
+  const move = (slots(counted.tableMove) / 512).toFixed(2);
+  console.log(
+    `slots: tables, a weight and a token: ${table} one by one, ${byMatrix} by matrices, ` +
+      `${move} more in a chunk that moves the sums`,
+  );
+}
+
+function runLong() {
+  const binary = buildEngineTests();
+  process.env["SUBBIT_LONG_TESTS"] = "1";
+  run(binary, ["stories15M_in_every_form"]);
 }
 
 runMain(async () => {
+  if (process.argv.includes("--long")) runLong();
   const clang = findProgram("clang++-19");
   if (!clang) {
     const missing = "clang++-19 is not on PATH (Debian: apt-get install clang-19)";

@@ -37,6 +37,7 @@ To as_type(From from) {
   return __builtin_bit_cast(To, from);
 }
 
+uint ctz(uint);
 uint popcount(uint);
 template <typename T>
 T select(T, T, bool);
@@ -64,6 +65,8 @@ template <typename T>
 T simd_min(T);
 template <typename T>
 T simd_shuffle_xor(T, ushort);
+template <typename T>
+T simd_shuffle(T, ushort);
 template <typename T>
 T simd_broadcast(T, ushort);
 bool simd_any(bool);

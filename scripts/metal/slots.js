@@ -19,7 +19,8 @@ import { root } from "../sources.js";
  */
 const classes = [
   [/call .*popcount/, { complex: 1, popcounts: 1 }],
-  [/call .*simd_shuffle_xor/, { simple: 2 }],
+  [/call .*simd_shuffle/, { simple: 2 }],
+  [/call .*simdgroup_(store|barrier)/, { simple: 2 }],
   [/call .*clamp/, { simple: 2 }],
   [/call .*(max|min|select)/, { simple: 1 }],
   [/ = (mul|uitofp|sitofp|fptosi|fptoui)\b/, { complex: 1 }],
@@ -60,7 +61,8 @@ export function slots({ simple, complex }) {
 /**
  * @param {string} clang
  * @returns {{ unit: Count, chunk: Count, selectUnit: Count, reduction: Count,
- *   tileRows: Count, tileTokens: Count }}
+ *   tileRows: Count, tileEntries: Count, tileTokens: Count, tableMove: Count,
+ *   tableRow: Count }}
  */
 export function countSlots(clang) {
   const { status, stdout, stderr } = spawnSync(
@@ -91,7 +93,10 @@ export function countSlots(clang) {
     chunk: countLines(fast),
     reduction: countLines(body(/@reduction\(/)),
     tileRows: countLines(body(/@tile_rows\(/)),
+    tileEntries: countLines(body(/@tile_entries\(/)),
     tileTokens: countLines(body(/@tile_tokens\(/)),
+    tableMove: countLines(body(/@move_entries\(/)),
+    tableRow: countLines(body(/@table_row\(/)),
   };
 }
 
@@ -115,14 +120,16 @@ export function slotsPerBit(counted, chunksOfARow) {
 /**
  * Slots of sign_gemm for one product of a sign and a token's code, where simdgroup_matrix does
  * `multiplyAdds` a cycle on a core's 128 lanes (102 are published for the M1 to M4). A thread's
- * share of a step is 64 rows * 32 tokens * 32 columns / 128 products.
+ * share of a step is 64 rows * 32 tokens * 32 columns / 128 products. `tile` is what a thread does
+ * for the weights' tile.
  * @param {ReturnType<typeof countSlots>} counted
  * @param {number} multiplyAdds
+ * @param {Count} tile
  */
-export function matrixSlots(counted, multiplyAdds) {
+export function matrixSlots(counted, multiplyAdds, tile = counted.tileRows) {
   const products = 512;
   // 24 blocks loaded from threadgroup memory, two barriers, the watched bound and its maximum.
   const around = 24 * 2 + 2 * 4 + 24;
-  const unpack = slots(counted.tileRows) + slots(counted.tileTokens);
+  const unpack = slots(tile) + slots(counted.tileTokens);
   return (products * (128 / multiplyAdds) + unpack + around) / products;
 }

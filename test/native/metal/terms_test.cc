@@ -6,6 +6,7 @@
 #include "formats/signs/layout.h"
 #include "formats/signs/multiply_scratch.h"
 #include "formats/signs/sign_dot.h"
+#include "metal/gemm.h"
 #include "support/metal_linears.h"
 #include "support/test.h"
 
@@ -71,6 +72,24 @@ shader::GemvArgs args_of(const TermView& term, const QuantizedRows& codes, int h
   return args;
 }
 
+/// A prompt's way to the integers of a table, which must be those of decoding.
+void expect_table_gemm(shader::GemvArgs args, const std::vector<Binding>& operands,
+                       const Binding& table, std::span<const int32_t> wanted) {
+  const uint32_t tokens = args.tokens;
+  shader::EpilogueArgs epilogue{};
+  epilogue.y_stride = args.rows;
+  const ExactBuffer<int32_t> sums(wanted.size());
+  const ExactBuffer<int32_t> exponents(tokens);
+  run_in_every_order({"table_gemm_sums",
+                      {shader::gemm_row_groups(args.rows), shader::gemm_token_groups(tokens)},
+                      {shader::kGemmThreads},
+                      {bytes_of(args), bytes_of(epilogue), operands[0], operands[1], sums.binding(),
+                       exponents.binding(), table},
+                      {shader::gemm_threadgroup_bytes(2)}},
+                     {4, 5});
+  for (size_t i = 0; i < wanted.size(); ++i) EXPECT_EQ(sums[i], wanted[i]);
+}
+
 /// Runs every term and finish_terms, checking each term's integers on the way.
 std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
                              const std::vector<uint32_t>& qvecs, const std::vector<float>& h) {
@@ -115,6 +134,10 @@ std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
     for (uint32_t i = 0; i < tokens; ++i) {
       EXPECT_EQ(exponents[t * tokens + i], wanted_exponents[i]);
     }
+    args.tokens = tokens;
+    if (prefix == "table") {
+      expect_table_gemm(args, {words.binding(), input.binding()}, table.binding(), wanted);
+    }
   }
   const ExactBuffer<Half> s_post(view.s_post);
   const ExactBuffer<float> bias(1);
@@ -130,15 +153,15 @@ std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
   return y.values();
 }
 
-void expect_linear_exact(const PackedLinear& linear, const Table& table, uint32_t tokens) {
+void expect_linear_exact(const PackedLinear& linear, const Table& table, uint32_t tokens,
+                         Values kind = Values::kSpread) {
   const std::vector<std::byte> bytes = pack(linear);
   const SharedTables tables = [&](int) { return &table.view; };
   const PackedView view = parse_packed(bytes, "test", tables);
   const TensorView tensor{"t.packed", DType::kU8, {std::ssize(bytes)}, bytes};
   const auto weight = find_format("packed")->view(tensor, linear.shape, tables);
   const auto columns = static_cast<size_t>(linear.shape.cols);
-  const QuantizedRows codes =
-      cpu_quantize(make_values(tokens * columns, Values::kSpread, columns), tokens);
+  const QuantizedRows codes = cpu_quantize(make_values(tokens * columns, kind, columns), tokens);
   const std::vector<float> rho(tokens, 0.75f);
   const auto h = random_floats(tokens * static_cast<size_t>(linear.shape.rows), 4);
   const auto got = run_terms(view, codes, make_qvecs(codes, rho), h);
@@ -172,6 +195,20 @@ TEST(metal_table_gemv_equals_the_cpu_at_every_width_and_awkward_column_counts) {
       linear.terms = {term_of("table", linear.shape, 0, width)};
       expect_linear_exact(linear, random_table(width), 1);
     }
+  }
+}
+
+// Tiles and their edges; codes whose exponents wander, so that sums move on in every chunk; and the
+// largest there are, so that they fill up.
+TEST(metal_table_gemm_gives_the_integers_of_decoding) {
+  for (const auto& [shape, tokens, kind] : {std::tuple(Shape{65, 96}, 33u, Values::kNormal),
+                                            std::tuple(Shape{3, 1600}, 9u, Values::kSpread),
+                                            std::tuple(Shape{64, 992}, 2u, Values::kLargest)}) {
+    PackedLinear linear;
+    linear.shape = shape;
+    linear.s_post = random_floats(static_cast<size_t>(shape.rows), 2);
+    linear.terms = {term_of("table", shape, 0, 8)};
+    expect_linear_exact(linear, random_table(8), tokens, kind);
   }
 }
 

@@ -87,14 +87,15 @@ void GpuEncoder::matrix_sums(const Product& product, const GpuSlice& sums,
                              const GpuSlice& exponents) {
   shader::EpilogueArgs epilogue{};
   epilogue.y_stride = product.gemv.rows;
-  GpuDispatch(stream_, gemm_kernel(product.tag))
-      .arguments(product.gemv)
+  GpuDispatch dispatch(stream_, gemm_kernel(product.tag));
+  dispatch.arguments(product.gemv)
       .arguments(epilogue)
       .read(product.words)
       .read(product.input.slice)
       .write(sums)
-      .write(exponents)
-      .threadgroup(shader::gemm_threadgroup_bytes(2))
+      .write(exponents);
+  if (product.tag == Tag::kTable) dispatch.read(product.table);
+  dispatch.threadgroup(shader::gemm_threadgroup_bytes(2))
       .run({shader::gemm_row_groups(product.gemv.rows),
             shader::gemm_token_groups(product.gemv.tokens)},
            shader::kGemmThreads);
@@ -166,7 +167,9 @@ GpuEncoder::Product GpuEncoder::last_product(const GpuWeight& w, const GpuWeight
 }
 
 void GpuEncoder::multiply_packed(const GpuWeight& w, const GpuCodes& x, Tensor y, OutputMode mode) {
-  if (w.terms.size() != 1 || by_matrix(x.tokens)) return multiply_terms(w, x, y, mode);
+  if (w.terms.size() != 1 || by_matrix(w.terms[0].tag, x.tokens)) {
+    return multiply_terms(w, x, y, mode);
+  }
   Product product = last_product(w, w.terms[0], x);
   if (w.bias.memory != nullptr) product.epilogue.flags |= shader::kEpilogueBias;
   product.epilogue.y_stride = u32(y.stride);
@@ -187,7 +190,7 @@ void GpuEncoder::sums(const GpuWeight& w, size_t term, const GpuCodes& x) {
   const GpuSlice own_sums = {all_sums.memory, 4 * term * tokens * rows, 4 * tokens * rows};
   const GpuSlice own_exponents = {all_exponents.memory, 4 * term * tokens, 4 * tokens};
   Product product = last_product(w, w.terms[term], x);
-  if (by_matrix(x.tokens) && product.tag != Tag::kTable) {
+  if (by_matrix(product.tag, x.tokens)) {
     return matrix_sums(product, own_sums, own_exponents);
   }
   product.epilogue.y_stride = u32(w.shape.rows);

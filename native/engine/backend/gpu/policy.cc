@@ -63,6 +63,9 @@ constexpr int kFamilyM2 = 8;
 constexpr int kFamilyM5 = 10;
 constexpr double kBufferSeconds = 0.25;
 
+constexpr std::string_view kSignNames[] = {"popcount", "select"};     // by SignKernel
+constexpr std::string_view kPromptNames[] = {"columns", "matrices"};  // by PromptKernel
+
 }  // namespace
 
 GpuPolicy gpu_policy(int family) {
@@ -71,6 +74,11 @@ GpuPolicy gpu_policy(int family) {
   policy.buffer_work = kBufferSeconds * bits;
   if (family >= kFamilyM5) policy.prompt_kernel = PromptKernel::kMatrix;
   return policy;
+}
+
+std::string policy_name(const GpuPolicy& policy) {
+  return std::string(kSignNames[static_cast<size_t>(policy.sign_kernel)]) + " " +
+         std::string(kPromptNames[static_cast<size_t>(policy.prompt_kernel)]);
 }
 
 uint32_t attention_splits(const GpuPolicy& policy, int64_t tokens, int64_t positions) {
@@ -101,7 +109,7 @@ std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue)
 }
 
 std::string_view gemm_kernel(StoredWeight::TermTag matrix) {
-  if (matrix == StoredWeight::TermTag::kTable) return "";
+  if (matrix == StoredWeight::TermTag::kTable) return "table_gemm_sums";
   return matrix == StoredWeight::TermTag::kCode84 ? "code84_gemm_sums" : "sign_gemm_sums";
 }
 

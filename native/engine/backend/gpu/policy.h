@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "backend/backend.h"
@@ -22,7 +23,7 @@ struct GpuPolicy {
   SignKernel sign_kernel = SignKernel::kPopcount;
   PromptKernel prompt_kernel = PromptKernel::kColumns;
   /// A call of so many tokens is a prompt: its attention goes in blocks, and what is not signs is
-  /// multiplied by simdgroup_matrix. At least 8.
+  /// multiplied by simdgroup_matrix, tables too. At least 8.
   int64_t prompt_tokens = 9;
   /// Attention over more positions than this is split, so that one token's heads fill the device.
   int64_t split_positions = 1024;
@@ -35,6 +36,9 @@ struct GpuPolicy {
 /// `family` as in GpuFacts; 0 gives what suits the slowest.
 GpuPolicy gpu_policy(int family);
 
+/// "popcount columns": what a trial has chosen.
+std::string policy_name(const GpuPolicy& policy);
+
 /// Parts of a cache of `positions` that one query row's attention is split into.
 uint32_t attention_splits(const GpuPolicy& policy, int64_t tokens, int64_t positions);
 
@@ -46,7 +50,7 @@ std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epil
 /// The same for several tokens, shader::kColumnTokens of which share one load of the words: by
 /// popcount, whatever serves single tokens. Empty for a table.
 std::string_view columns_kernel(StoredWeight::TermTag matrix, Epilogue epilogue);
-/// The sums of a prompt by simdgroup_matrix. Empty for a table.
+/// The sums of a prompt by simdgroup_matrix.
 std::string_view gemm_kernel(StoredWeight::TermTag matrix);
 
 /// How many tokens a call has, as far as kernels differ by it.

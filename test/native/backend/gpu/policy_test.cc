@@ -19,8 +19,7 @@ TEST(every_kernel_the_policy_names_is_a_kernel_of_the_shaders) {
         const auto columns = columns_kernel(tag, static_cast<Epilogue>(end));
         EXPECT_EQ(columns.empty(), tag == Tag::kTable);
         const auto gemm = gemm_kernel(tag);
-        EXPECT_EQ(gemm.empty(), tag == Tag::kTable);
-        if (!gemm.empty()) EXPECT(!metal_on_cpu::arguments_of(gemm).empty());
+        EXPECT(!metal_on_cpu::arguments_of(gemm).empty());
         if (!columns.empty()) EXPECT(!metal_on_cpu::arguments_of(columns).empty());
       }
     }
