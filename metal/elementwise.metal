@@ -162,16 +162,21 @@ KERNEL(swiglu, (constant SwigluArgs & args [[buffer(0)]], device const float* ga
   out[group.y * args.out_stride + column] = product;
 }
 
-/// The first of the largest logits. A NaN is never the largest.
+/// The first of the largest logits. One that is not a finite number sets kStatusLogit.
 KERNEL(argmax, (constant ArgmaxArgs & args [[buffer(0)]], device const float* logits [[buffer(1)]],
-                device int* out [[buffer(2)]], threadgroup uint* partials THREADGROUP(0), THREAD)) {
+                device int* out [[buffer(2)]], device atomic_uint* status [[buffer(3)]],
+                threadgroup uint* partials THREADGROUP(0), THREAD)) {
   float most = -INFINITY;
   uint where = 0xFFFFFFFFu;
+  bool finite = true;
   for (uint i = index; i < args.count; i += kElementThreads) {
-    const bool larger = logits[i] > most;
+    const float logit = logits[i];
+    const bool larger = logit > most;
     where = larger ? i : where;
-    most = larger ? logits[i] : most;
+    most = larger ? logit : most;
+    finite = finite && (as_type<uint>(logit) & 0x7FFFFFFFu) < kInfinityBits;
   }
+  if (!finite) set_status(status, kStatusLogit);
   const float largest = simd_max(most);
   const uint first = simd_min(most == largest ? where : 0xFFFFFFFFu);
   if (lane == 0) {

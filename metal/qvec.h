@@ -40,6 +40,7 @@ enum HeaderWord : uint32_t {
 enum StatusBit : uint32_t {
   kStatusNonFinite = 1,  // an activation is a NaN or an infinity
   kStatusScale = 2,      // the scale of a linear's output is not a normal number
+  kStatusLogit = 4,      // a logit is a NaN or an infinity
 };
 
 inline uint32_t chunks_of_columns(uint32_t columns) { return (columns + 31) / 32; }

@@ -94,6 +94,9 @@ class TimedBackend final : public ForwardingBackend {
   void swiglu(Tensor gate, Tensor up, Tensor out) override {
     timed("swiglu", 0, [&] { inner_.swiglu(gate, up, out); });
   }
+  void argmax(Tensor logits, int32_t& index) override {
+    timed("argmax", 0, [&] { inner_.argmax(logits, index); });
+  }
 
   /// Of one position in one layer.
   void set_kv_bytes(double bytes) { kv_bytes_ = bytes; }

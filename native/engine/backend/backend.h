@@ -118,6 +118,9 @@ class Backend {
                          const KvLayer& kv, int64_t first_position, Tensor out) = 0;
   /// out = silu(gate) * up.
   virtual void swiglu(Tensor gate, Tensor up, Tensor out) = 0;
+  /// `index` = the largest of a row of logits, the first of equals, once finish() has returned.
+  /// Throws kNonFinite, then or now, where a logit is not a finite number.
+  virtual void argmax(Tensor logits, int32_t& index) = 0;
   /// Returns when the host can read the values asked for so far. A value that a later operation has
   /// already taken in may be missing: back ends that fuse leave it out.
   virtual void finish() = 0;
@@ -152,6 +155,7 @@ class ForwardingBackend : public Backend {
     inner_.attention(shape, q, k, v, kv, first_position, out);
   }
   void swiglu(Tensor gate, Tensor up, Tensor out) override { inner_.swiglu(gate, up, out); }
+  void argmax(Tensor logits, int32_t& index) override { inner_.argmax(logits, index); }
   void finish() override { inner_.finish(); }
   void discard() override { inner_.discard(); }
   void share(std::span<const std::byte> pages) override { inner_.share(pages); }

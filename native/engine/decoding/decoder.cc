@@ -114,8 +114,9 @@ void Decoder::head(int64_t first_row, int64_t rows, int64_t first_token,
   }
 }
 
-void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
-                      const std::atomic<bool>& abort, const OnLogits& on_logits) {
+template <typename OnChunk>
+void Decoder::run(std::span<const int32_t> tokens, const std::atomic<bool>& abort,
+                  const OnChunk& on_chunk) {
   check(tokens);
   const ArenaScope scope(arena_);
   const int64_t start = position_;
@@ -131,11 +132,7 @@ void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
         model_.block(backend_, layer, {position_, count}, cache_.layer(layer), activations_);
       }
       position_ += count;
-      if (rows == LogitRows::kAll) {
-        head(0, count, done, on_logits);
-      } else if (done + count == total) {
-        head(count - 1, 1, total - 1, on_logits);
-      }
+      on_chunk(done, count, done + count == total);
     }
     backend_.finish();
   } catch (...) {
@@ -143,6 +140,30 @@ void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
     position_ = start;
     throw;
   }
+}
+
+void Decoder::forward(std::span<const int32_t> tokens, LogitRows rows,
+                      const std::atomic<bool>& abort, const OnLogits& on_logits) {
+  run(tokens, abort, [&](int64_t first, int64_t count, bool last) {
+    if (rows == LogitRows::kAll) {
+      head(0, count, first, on_logits);
+    } else if (last) {
+      head(count - 1, 1, first + count - 1, on_logits);
+    }
+  });
+}
+
+int32_t Decoder::next(std::span<const int32_t> tokens, const std::atomic<bool>& abort) {
+  CHECK(!tokens.empty());
+  int32_t token = -1;
+  run(tokens, abort, [&](int64_t, int64_t count, bool last) {
+    if (!last) return;
+    model_.head(backend_, count - 1, 1, activations_);
+    backend_.argmax(activations_.logits.rows_from(0, 1), token);
+    backend_.finish();
+  });
+  CHECK(token >= 0 && token < model_.config().vocab_size);
+  return token;
 }
 
 }  // namespace subbit

@@ -67,8 +67,15 @@ class Decoder {
   /// the vocabulary), kAborted (between blocks; the position is then back where it was).
   void forward(std::span<const int32_t> tokens, LogitRows rows, const std::atomic<bool>& abort,
                const OnLogits& on_logits);
+  /// The same, and gives the likeliest token after them: the first of the largest logits, which
+  /// only the back end looks at. Throws kNonFinite besides.
+  int32_t next(std::span<const int32_t> tokens, const std::atomic<bool>& abort);
 
  private:
+  /// Appends `tokens` by chunks; after each, on_chunk(its first token, how many, whether the last).
+  template <typename OnChunk>
+  void run(std::span<const int32_t> tokens, const std::atomic<bool>& abort,
+           const OnChunk& on_chunk);
   void check(std::span<const int32_t> tokens) const;
   void head(int64_t first_row, int64_t rows, int64_t first_token, const OnLogits& on_logits);
 

@@ -3,7 +3,6 @@
 #include "decoding/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -11,44 +10,12 @@
 #include "base/error.h"
 #include "base/wide_loop.h"
 #include "linalg/exponential.h"
+#include "linalg/largest.h"
 
 namespace subbit {
 namespace {
 
 constexpr size_t kLanes = 16;  // of a pass: a fixed number, so that a sum is the same everywhere
-
-struct Scan {
-  float largest = 0;
-  bool finite = true;
-};
-
-/// Floats ordered as their bits are, once those of negative ones are turned around.
-inline int32_t ordered(float value) {
-  const auto bits = std::bit_cast<int32_t>(value);
-  return bits ^ (bits >> 31 & 0x7FFFFFFF);
-}
-
-Scan scan(std::span<const float> logits) {
-  int32_t largest[kLanes];
-  int32_t odd[kLanes] = {};
-  std::fill_n(largest, kLanes, ordered(logits[0]));
-  const auto look = [&](float logit, size_t lane) {
-    const int32_t key = ordered(logit);
-    largest[lane] = largest[lane] > key ? largest[lane] : key;
-    odd[lane] |= (std::bit_cast<int32_t>(logit) & 0x7FFFFFFF) >= 0x7F800000 ? 1 : 0;
-  };
-  run_wide([&] {
-    size_t i = 0;
-    for (; i + kLanes <= logits.size(); i += kLanes)
-      for (size_t lane = 0; lane < kLanes; ++lane) look(logits[i + lane], lane);
-    for (; i < logits.size(); ++i) look(logits[i], 0);
-  });
-  Scan result;
-  const int32_t key = *std::max_element(largest, largest + kLanes);
-  result.largest = std::bit_cast<float>(key ^ (key >> 31 & 0x7FFFFFFF));
-  result.finite = std::find(odd, odd + kLanes, 1) == odd + kLanes;
-  return result;
-}
 
 /// The likelihood of a logit over that of the largest.
 inline float weight_of(float logit, float largest, float temperature) {
@@ -173,17 +140,17 @@ void Sampler::adjust(std::span<float> logits) const {
 
 int32_t Sampler::sample(std::span<float> logits) {
   CHECK(!logits.empty());
-  Scan found = scan(logits);
+  Largest found = find_largest(logits);
   const bool given = found.finite;
   if (given && adjusts_) {
     adjust(logits);
-    found = scan(logits);
+    found = find_largest(logits);
   }
   // What a penalty has made minus infinite is only out of the question.
-  if (!given || !std::isfinite(found.largest))
+  if (!given || !std::isfinite(found.value))
     throw Error(ErrorCode::kNonFinite, "a logit is not a finite number");
-  if (options_.temperature > 0) return draw(logits, found.largest);
-  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), found.largest) -
+  if (options_.temperature > 0) return draw(logits, found.value);
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), found.value) -
                               logits.begin());
 }
 

@@ -28,6 +28,8 @@ class Sampler {
   explicit Sampler(SamplerOptions options);
   /// Tokens the penalties see: the prompt, then each token as it is chosen.
   void observe(std::span<const int32_t> tokens);
+  /// Whether it does no more than take the first of the largest logits, as Decoder::next() does.
+  bool is_argmax() const { return !(options_.temperature > 0) && !adjusts_; }
   /// Picks a token. `logits` [vocab] is scratch: it comes back changed. Throws kNonFinite.
   int32_t sample(std::span<float> logits);
 

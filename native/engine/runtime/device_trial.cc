@@ -34,7 +34,8 @@ constexpr double kMostDivergence = 1e-3;
 struct Answers {
   std::vector<std::vector<float>> logits;
   double prompt_ms = 0;
-  double decode_ms = 0;  // of the quickest token
+  double decode_ms = 0;    // of the quickest token
+  int32_t likeliest = -1;  // after the last token, as the back end itself finds it
 };
 
 std::vector<int32_t> trial_tokens(int64_t vocab) {
@@ -68,6 +69,9 @@ Answers answer(OpenedModel& opened, Backend& backend, KvType kv, int64_t context
   answers.prompt_ms = call(kPromptTokens);
   if (!left.empty()) call(kFewTokens);
   while (!left.empty()) answers.decode_ms = std::min(answers.decode_ms, call(1));
+  const int64_t last = decoder.position() - 1;
+  decoder.rewind(last);
+  answers.likeliest = decoder.next({&tokens[static_cast<size_t>(last)], 1}, abort);
   return answers;
 }
 
@@ -95,6 +99,12 @@ double worst_divergence(const Answers& reference, const Answers& given) {
     worst = std::max(worst, divergence(reference.logits[i], given.logits[i]));
   }
   return worst;
+}
+
+/// Whether the back end finds the largest of its own logits.
+bool finds_largest(const Answers& given) {
+  const std::vector<float>& logits = given.logits.back();
+  return std::ranges::max_element(logits) - logits.begin() == given.likeliest;
 }
 
 const char* kv_name(KvCacheType kv) {
@@ -128,15 +138,7 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
-constexpr std::string_view kSignNames[] = {"popcount", "select"};     // by SignKernel
-constexpr std::string_view kPromptNames[] = {"columns", "matrices"};  // by PromptKernel
-
-std::string name_of(const GpuPolicy& policy) {
-  return std::string(kSignNames[static_cast<size_t>(policy.sign_kernel)]) + " " +
-         std::string(kPromptNames[static_cast<size_t>(policy.prompt_kernel)]);
-}
-
-/// What follows the key: a name_of(), or what was wrong. Empty: never tried.
+/// What follows the key: a policy_name(), or what was wrong. Empty: never tried.
 std::string recall(const std::string& path, const std::string& key) {
   if (path.empty()) return "";
   for (const std::string& line : read_lines(path)) {
@@ -203,9 +205,15 @@ class Trial {
       return {};
     }
     const double worst = worst_divergence(reference_, given);
-    if (worst <= kMostDivergence) return {given.prompt_ms, given.decode_ms};
-    why = "its answers diverge from the processor's by " + std::to_string(worst) + " nats";
-    return {};
+    if (worst > kMostDivergence) {
+      why = "its answers diverge from the processor's by " + std::to_string(worst) + " nats";
+      return {};
+    }
+    if (!finds_largest(given)) {
+      why = "it does not find the largest of its own logits";
+      return {};
+    }
+    return {given.prompt_ms, given.decode_ms};
   }
 
  private:
@@ -250,7 +258,7 @@ GpuPolicy proven_policy(const std::shared_ptr<GpuDevice>& device, const TrialOpt
       GpuPolicy policy = start;
       policy.sign_kernel = sign;
       policy.prompt_kernel = prompt;
-      if (known == name_of(policy)) return policy;
+      if (known == policy_name(policy)) return policy;
     }
   }
   if (known.starts_with(kWrong)) {
@@ -259,7 +267,7 @@ GpuPolicy proven_policy(const std::shared_ptr<GpuDevice>& device, const TrialOpt
   Trial trial(device, options.kv_cache, opened, pool);
   try {
     const GpuPolicy policy = fastest(trial, start);
-    remember(options.verdicts, key, name_of(policy));
+    remember(options.verdicts, key, policy_name(policy));
     return policy;
   } catch (const Refused& wrong) {
     remember(options.verdicts, key, std::string(kWrong) + wrong.why);

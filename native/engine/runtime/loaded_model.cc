@@ -94,8 +94,11 @@ class LoadedModelImpl final : public LoadedModel {
  private:
   void run_generate(const GenerateRequest& request, const JobControl& control,
                     const std::function<void(int32_t)>& on_token, GenerateResult& result);
-  void prefill(const GenerateRequest& request, const JobControl& control, GenerateResult& result);
-  void forward(std::span<const int32_t> tokens, const JobControl& control);
+  /// What of a token's logits is kept: all of them, or which is the largest.
+  enum class Wanted { kLogits, kArgmax };
+  void prefill(const GenerateRequest& request, Wanted wanted, const JobControl& control,
+               GenerateResult& result);
+  void forward(std::span<const int32_t> tokens, Wanted wanted, const JobControl& control);
 
   Clock::time_point started_ = Clock::now();
   MemoryEstimate estimate_;
@@ -105,7 +108,8 @@ class LoadedModelImpl final : public LoadedModel {
   ChosenDevice device_;
   Decoder decoder_;
   std::vector<int32_t> cached_;  // the tokens whose keys and values the decoder holds
-  std::vector<float> logits_;    // of the last forward call's last token
+  std::vector<float> logits_;    // of the last forward call's last token, if wanted
+  int32_t likeliest_ = -1;       // else the argmax of them
   std::atomic<uint64_t> kv_cache_used_{0};
   ModelFacts facts_;
   EngineThread thread_;  // last: stops before what it uses is destroyed
@@ -234,8 +238,13 @@ void LoadedModelImpl::trim(Trim what, std::shared_ptr<JobControl> control,
   thread_.post(std::move(task));
 }
 
-void LoadedModelImpl::forward(std::span<const int32_t> tokens, const JobControl& control) {
+void LoadedModelImpl::forward(std::span<const int32_t> tokens, Wanted wanted,
+                              const JobControl& control) {
   with_unchanged(opened_.checkpoint(), [&] {
+    if (wanted == Wanted::kArgmax) {
+      likeliest_ = decoder_.next(tokens, control.abort);
+      return;
+    }
     decoder_.forward(tokens, LogitRows::kLast, control.abort, [this](int64_t, Matrix logits) {
       logits_.assign(logits.row(0), logits.row(0) + logits.cols);
     });
@@ -244,8 +253,8 @@ void LoadedModelImpl::forward(std::span<const int32_t> tokens, const JobControl&
   kv_cache_used_.store(decoder_.kv_cache_used(), std::memory_order_relaxed);
 }
 
-void LoadedModelImpl::prefill(const GenerateRequest& request, const JobControl& control,
-                              GenerateResult& result) {
+void LoadedModelImpl::prefill(const GenerateRequest& request, Wanted wanted,
+                              const JobControl& control, GenerateResult& result) {
   const auto& prompt = request.prompt;
   size_t shared = static_cast<size_t>(
       std::mismatch(prompt.begin(), prompt.end(), cached_.begin(), cached_.end()).first -
@@ -258,7 +267,7 @@ void LoadedModelImpl::prefill(const GenerateRequest& request, const JobControl& 
   result.prompt_tokens = static_cast<int64_t>(prompt.size());
   result.cached_tokens = static_cast<int64_t>(shared);
   const Stopwatch watch;
-  forward(std::span(prompt).subspan(shared), control);
+  forward(std::span(prompt).subspan(shared), wanted, control);
   result.prefill_ms = watch.wall_ms();
   result.prefill_cpu_ms = watch.cpu_ms();
 }
@@ -268,15 +277,16 @@ void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobCont
                                    GenerateResult& result) {
   if (request.prompt.empty()) throw Error(ErrorCode::kInvalidOption, "the prompt has no tokens");
   if (control.abort) throw Error(ErrorCode::kAborted, "aborted");
-  prefill(request, control, result);
   Sampler sampler({request.temperature, request.top_k, request.top_p, request.min_p,
                    request.repetition_penalty, request.presence_penalty, request.frequency_penalty,
                    request.logit_bias, request.seed});
+  const Wanted wanted = sampler.is_argmax() ? Wanted::kArgmax : Wanted::kLogits;
+  prefill(request, wanted, control, result);
   sampler.observe(request.prompt);
   const Stopwatch watch;
   while (result.generated_tokens < request.max_tokens) {
     if (control.abort) throw Error(ErrorCode::kAborted, "aborted");
-    const int32_t token = sampler.sample(logits_);
+    const int32_t token = wanted == Wanted::kArgmax ? likeliest_ : sampler.sample(logits_);
     result.decode_ms = watch.wall_ms();
     if (std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end()) {
       result.finish_reason = FinishReason::kStop;
@@ -290,7 +300,7 @@ void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobCont
       return;
     }
     sampler.observe({&token, 1});
-    forward({&token, 1}, control);
+    forward({&token, 1}, wanted, control);
   }
   result.decode_ms = watch.wall_ms();
   result.decode_cpu_ms = watch.cpu_ms();

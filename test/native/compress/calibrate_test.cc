@@ -49,6 +49,7 @@ class CountingBackend final : public Backend {
     ++attentions;
   }
   void swiglu(Tensor, Tensor, Tensor) override { ++swiglus; }
+  void argmax(Tensor, int32_t&) override {}
   void finish() override {}
 };
 

@@ -22,16 +22,18 @@ uint32_t groups_of(uint32_t columns) {
   return (columns + shader::kElementThreads - 1) / shader::kElementThreads;
 }
 
-int32_t argmax(const std::vector<float>& logits) {
+int32_t argmax(const std::vector<float>& logits, uint32_t expected_status = 0) {
   shader::ArgmaxArgs args{static_cast<uint32_t>(logits.size())};
   const ExactBuffer<float> in(logits);
   const ExactBuffer<int32_t> out(1);
+  const ExactBuffer<uint32_t> status(1, 0u);
   run_in_every_order({"argmax",
                       {},
                       kThreads,
-                      {bytes_of(args), in.binding(), out.binding()},
+                      {bytes_of(args), in.binding(), out.binding(), status.binding()},
                       {shader::kReduceBytes}},
-                     {2});
+                     {2, 3});
+  EXPECT_EQ(status[0], expected_status);
   return out[0];
 }
 
@@ -249,9 +251,10 @@ TEST(metal_argmax_takes_the_first_of_the_largest) {
     logits[count - 1] = 9.0f;
     EXPECT_EQ(argmax(logits), static_cast<int32_t>(at));
     logits[0] = std::numeric_limits<float>::quiet_NaN();
-    EXPECT_EQ(argmax(logits), static_cast<int32_t>(count == 1 ? 0 : at));
+    EXPECT_EQ(argmax(logits, shader::kStatusLogit), static_cast<int32_t>(count == 1 ? 0 : at));
   }
-  EXPECT_EQ(argmax(std::vector<float>(40, -std::numeric_limits<float>::infinity())), 0);
+  const std::vector<float> infinities(40, -std::numeric_limits<float>::infinity());
+  EXPECT_EQ(argmax(infinities, shader::kStatusLogit), 0);
 }
 
 TEST(metal_read_bandwidth_loads_every_unit_once) {

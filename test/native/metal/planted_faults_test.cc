@@ -175,7 +175,7 @@ TEST(metal_on_cpu_refuses_what_metal_refuses) {
   EXPECT(has(complaint(d), "not aligned"));
   EXPECT(has(complaint(f.dispatch("planted_nowhere")), "no kernel named"));
   Dispatch short_arguments{
-      "argmax", {}, {256}, {f.x.binding(), f.x.binding(), f.y.binding()}, {64}};
+      "argmax", {}, {256}, {f.x.binding(), f.x.binding(), f.y.binding(), f.y.binding()}, {64}};
   short_arguments.buffers[0].bytes = 2;
   EXPECT(has(complaint(short_arguments), "holds 2 bytes, ArgmaxArgs takes 4"));
 }

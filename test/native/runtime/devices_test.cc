@@ -156,15 +156,17 @@ TEST(what_a_mac_can_lack_is_said_in_words) {
 }
 
 TEST(a_gpu_with_one_wrong_kernel_is_found_out_and_not_used) {
-  // One that every call runs, and one for prompts.
-  for (const char* kernel : {"rope", "prompt_attention_f16"}) {
+  // One that every call runs, one for prompts, and one that changes no logit.
+  for (const auto& [kernel, words] :
+       {std::pair("rope", "diverge"), std::pair("prompt_attention_f16", "diverge"),
+        std::pair("argmax", "the largest of its own logits")}) {
     const std::string verdicts = test::temporary_directory() + "/devices.txt";
     Settings settings;
     settings.broken_kernel = kernel;
     const FakeGpu gpu(settings);
     const auto model = load(DeviceChoice::kAuto, verdicts);
     EXPECT_EQ(model->facts().device.backend, "cpu");
-    EXPECT(model->facts().device.reason.find("diverge") != std::string::npos);
+    EXPECT(model->facts().device.reason.find(words) != std::string::npos);
     EXPECT(test::read_file(verdicts).find("\twrong: ") != std::string::npos);
   }
 }

@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
     cpu_attention({shape, q, k, v, kv, first_position}, out, pool_);
   }
   void swiglu(Tensor gate, Tensor up, Tensor out) override { cpu_swiglu(gate, up, out, pool_); }
+  void argmax(Tensor logits, int32_t& index) override { index = cpu_argmax(logits); }
   void finish() override {}
 
  private:

@@ -37,5 +37,6 @@ struct AttentionInput {
 };
 void cpu_attention(const AttentionInput& in, Tensor out, ThreadPool& pool);
 void cpu_swiglu(Tensor gate, Tensor up, Tensor out, ThreadPool& pool);
+int32_t cpu_argmax(Tensor logits);
 
 }  // namespace subbit

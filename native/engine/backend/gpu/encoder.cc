@@ -59,6 +59,7 @@ GpuEncoder::GpuEncoder(GpuDevice& device, const GpuPolicy& policy)
       scratch_(device),
       status_(device.allocate(256)),
       status_slice_{status_.get(), 0, 4},
+      likeliest_{status_.get(), 4, 4},
       dummy_{status_.get(), 16, 240} {
   std::ranges::fill(status_->bytes(), std::byte{0});
 }
@@ -78,6 +79,12 @@ uint32_t GpuEncoder::status() const {
 }
 
 void GpuEncoder::clear_status() { std::memset(status_->bytes().data(), 0, 4); }
+
+int32_t GpuEncoder::likeliest() const {
+  int32_t index = 0;
+  std::memcpy(&index, status_->bytes().data() + likeliest_.offset, sizeof(index));
+  return index;
+}
 
 GpuSlice GpuEncoder::slice(const Tensor& t) const {
   const int64_t floats = t.rows == 0 ? 0 : (t.rows - 1) * t.stride + t.cols;
@@ -174,6 +181,17 @@ void GpuEncoder::swiglu(Tensor gate, Tensor up, Tensor out) {
       .write(slice(out))
       .run({groups_of(gate.cols, shader::kElementThreads), u32(gate.rows)},
            shader::kElementThreads);
+}
+
+void GpuEncoder::argmax(Tensor logits) {
+  CHECK(logits.rows == 1);
+  GpuDispatch(stream_, "argmax")
+      .arguments(shader::ArgmaxArgs{u32(logits.cols)})
+      .read(slice(logits))
+      .write(likeliest_)
+      .bind(status_slice_)
+      .threadgroup(shader::kReduceBytes)
+      .run({1, 1}, shader::kElementThreads);
 }
 
 void GpuEncoder::kv_append(const AttentionShape& shape, Tensor k, Tensor v, const KvLayer& kv,

@@ -67,6 +67,11 @@ class GpuEncoder {
     return policy_.prompt_kernel == PromptKernel::kMatrix &&
            call_size(policy_, tokens) == CallSize::kPrompt;
   }
+  /// The same of one term's matrix: a table has no other kernel for many tokens at once.
+  bool by_matrix(StoredWeight::TermTag matrix, int64_t tokens) const {
+    return by_matrix(tokens) || (matrix == StoredWeight::TermTag::kTable &&
+                                 call_size(policy_, tokens) == CallSize::kPrompt);
+  }
   /// Whether attention goes in blocks of tokens. It then leaves floats, and not over its queries:
   /// blocks at a prompt's end share tokens.
   bool attends_in_blocks(const AttentionShape& shape, const Tensor& q, const Tensor& out) const {
@@ -76,11 +81,14 @@ class GpuEncoder {
   /// Bits that kernels have set since clear_status() (StatusBit of metal/qvec.h).
   uint32_t status() const;
   void clear_status();
+  /// What the last argmax() found.
+  int32_t likeliest() const;
 
   void embed(const Weight& table, const GpuSlice& tokens, Tensor h);
   void rms_norm(Tensor x, const GpuNorm& norm, Tensor out);
   void rope(const RopeTable& table, int64_t first_position, int64_t heads, Tensor x);
   void swiglu(Tensor gate, Tensor up, Tensor out);
+  void argmax(Tensor logits);
   void kv_append(const AttentionShape& shape, Tensor k, Tensor v, const KvLayer& kv,
                  int64_t first_position);
   /// Both ropes and kv_append in one, for a cache of int8 rows; k is left as it was.
@@ -128,8 +136,9 @@ class GpuEncoder {
   GpuMemoryMap map_;
   GpuScratch scratch_;
   std::unordered_map<const Weight*, GpuWeight> placed_;
-  std::unique_ptr<GpuMemory> status_;  // a word, and room to bind where nothing is meant
+  std::unique_ptr<GpuMemory> status_;  // two words, and room to bind where nothing is meant
   GpuSlice status_slice_;
+  GpuSlice likeliest_;
   GpuSlice dummy_;
 };
 

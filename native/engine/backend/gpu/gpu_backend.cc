@@ -36,11 +36,9 @@ class GpuBackendImpl final : public GpuBackend {
   void attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, const KvLayer& kv,
                  int64_t first_position, Tensor out) override;
   void swiglu(Tensor gate, Tensor up, Tensor out) override;
+  void argmax(Tensor logits, int32_t& index) override;
   void finish() override { run(Rest::kNone); }
-  void discard() override {
-    steps_.clear();
-    work_ = 0;
-  }
+  void discard() override { forget(); }
   void share(std::span<const std::byte> pages) override { encoder_.map().share(pages); }
   void unshare(std::span<const std::byte> pages) override {
     discard();
@@ -53,13 +51,19 @@ class GpuBackendImpl final : public GpuBackend {
   void add_linear(GpuStep::Kind kind, const Linear& linear, Tensor x, Tensor y);
   void run(Rest rest);
   void check_status();
+  void forget() {
+    steps_.clear();
+    work_ = 0;
+    likeliest_ = nullptr;
+  }
 
   std::shared_ptr<GpuDevice> device_;
   GpuPolicy policy_;
   GpuEncoder encoder_;
   GpuPlanner planner_;
   std::vector<GpuStep> steps_;
-  double work_ = 0;  // of steps_: weights times tokens
+  double work_ = 0;               // of steps_: weights times tokens
+  int32_t* likeliest_ = nullptr;  // where what steps_ end in is wanted
   std::unique_ptr<GpuMemory> tokens_;
   GpuCounts counts_;
 };
@@ -144,6 +148,13 @@ void GpuBackendImpl::swiglu(Tensor gate, Tensor up, Tensor out) {
   step.out = out;
 }
 
+void GpuBackendImpl::argmax(Tensor logits, int32_t& index) {
+  CHECK(logits.rows == 1 && logits.row_scale == nullptr && likeliest_ == nullptr);
+  GpuStep& step = add(GpuStep::Kind::kArgmax);
+  step.in = logits;
+  likeliest_ = &index;
+}
+
 void GpuBackendImpl::run(Rest rest) {
   if (steps_.empty()) return;
   GpuStream& stream = encoder_.stream();
@@ -152,8 +163,7 @@ void GpuBackendImpl::run(Rest rest) {
   struct Clear {
     GpuBackendImpl& self;
     ~Clear() {
-      self.steps_.clear();
-      self.work_ = 0;
+      self.forget();
       self.encoder_.stream().commands->drop();
       self.encoder_.stream().commands = nullptr;
       self.encoder_.stream().hazards.clear();
@@ -170,6 +180,7 @@ void GpuBackendImpl::run(Rest rest) {
   counts_.copied_bytes = encoder_.map().copied_bytes();
   counts_.mapped_bytes = encoder_.map().mapped_bytes();
   check_status();
+  if (likeliest_ != nullptr) *likeliest_ = encoder_.likeliest();
 }
 
 void GpuBackendImpl::check_status() {
@@ -179,6 +190,9 @@ void GpuBackendImpl::check_status() {
   }
   if ((status & shader::kStatusScale) != 0) {
     throw Error(ErrorCode::kNonFinite, "the scale of a linear's output is not a normal number");
+  }
+  if ((status & shader::kStatusLogit) != 0) {
+    throw Error(ErrorCode::kNonFinite, "a logit is not a finite number");
   }
 }
 

@@ -35,7 +35,8 @@ bool reads(const GpuStep& step, const Tensor& value) {
 /// it writes, or none. Only whole rows of columns at one end count.
 Tensor untouched_by(const GpuStep& step, Tensor value) {
   const Tensor& out = step.out;
-  const bool writes = step.kind != Kind::kLinearAdd && step.kind != Kind::kRope;
+  const bool writes =
+      step.kind != Kind::kLinearAdd && step.kind != Kind::kRope && step.kind != Kind::kArgmax;
   if (!writes || out.stride != value.stride || out.rows < value.rows) return value;
   const int64_t first = out.data - value.data;
   if (first <= 0 && first + out.cols > 0) {
@@ -85,6 +86,9 @@ size_t GpuPlanner::take(Steps left) {
       return take_attention(left, false);
     case Kind::kSwiglu:
       return take_swiglu(left);
+    case Kind::kArgmax:
+      encoder_.argmax(step.in);
+      return 1;
   }
   return 1;
 }

@@ -15,9 +15,9 @@
 namespace subbit {
 
 struct GpuStep {
-  enum class Kind { kEmbed, kRmsNorm, kLinear, kLinearAdd, kRope, kAttention, kSwiglu };
+  enum class Kind { kEmbed, kRmsNorm, kLinear, kLinearAdd, kRope, kAttention, kSwiglu, kArgmax };
   Kind kind = Kind::kEmbed;
-  Tensor in;   // x, gate, q
+  Tensor in;   // x, gate, q, logits
   Tensor in2;  // up, k
   Tensor in3;  // v
   Tensor out;  // rope: the same as `in`

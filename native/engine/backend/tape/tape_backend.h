@@ -74,6 +74,8 @@ class TapeBackend final : public Backend {
   void attention(const AttentionShape& shape, Tensor q, Tensor k, Tensor v, const KvLayer& kv,
                  int64_t first_position, Tensor out) override;
   void swiglu(Tensor gate, Tensor up, Tensor out) override;
+  /// Leaves no gradient: handed on.
+  void argmax(Tensor logits, int32_t& index) override { inner_.argmax(logits, index); }
   void finish() override;
 
  private:

@@ -3,7 +3,9 @@
 #include "backend/gpu/gpu_backend.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "base/buffer.h"
 #include "base/rng.h"
 #include "engine.h"
 #include "support/allocations.h"
@@ -156,12 +158,71 @@ TEST(a_token_costs_the_host_no_allocation) {
   const std::atomic<bool> abort{false};
   const Decoder::OnLogits ignore = [](int64_t, Matrix) {};
   const int32_t token = 1;
-  const auto decode = [&] { gpu.decoder().forward({&token, 1}, LogitRows::kLast, abort, ignore); };
+  const auto decode = [&] {
+    gpu.decoder().forward({&token, 1}, LogitRows::kLast, abort, ignore);
+    gpu.decoder().next({&token, 1}, abort);
+  };
   decode();
   test::fail_allocation(1);
   decode();
   test::fail_allocation(0);
   EXPECT(!test::allocation_failed());
+}
+
+/// What a back end finds in a row of logits.
+int32_t argmax(Backend& backend, std::vector<float> values) {
+  Buffer<float> logits(std::ssize(values));
+  std::ranges::copy(values, logits.data());
+  backend.share(std::as_bytes(logits.span()));
+  struct Unshare {
+    Backend& backend;
+    std::span<const std::byte> pages;
+    ~Unshare() { backend.unshare(pages); }
+  } const unshare{backend, std::as_bytes(logits.span())};
+  int32_t index = -1;
+  backend.argmax({logits.data(), 1, logits.size(), logits.size(), nullptr}, index);
+  backend.finish();
+  return index;
+}
+
+TEST(the_gpu_finds_the_processors_likeliest_token_ties_and_all) {
+  fake_metal::reset();
+  ThreadPool pool(1);
+  const auto cpu = make_cpu_backend(pool);
+  const auto gpu = make_gpu_backend(test::test_device(), gpu_policy(7));
+  Rng rng(9);
+  for (const int64_t count : {1, 32, 255, 257, 3000}) {
+    // Few values, so that the largest comes often.
+    std::vector<float> logits(static_cast<size_t>(count));
+    for (float& logit : logits) logit = static_cast<float>(rng.next() % 5) - 6.0f;
+    EXPECT_EQ(argmax(*gpu, logits), argmax(*cpu, logits));
+    for (const float odd : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+      logits[static_cast<size_t>(count / 2)] = odd;
+      EXPECT_ERROR(ErrorCode::kNonFinite, "a logit is not a finite number", argmax(*cpu, logits));
+      EXPECT_ERROR(ErrorCode::kNonFinite, "a logit is not a finite number", argmax(*gpu, logits));
+    }
+  }
+  EXPECT_EQ(argmax(*gpu, {-1.0f, -0.0f, 0.0f}), 1);
+}
+
+// At temperature 0 the host reads one index; sampling reads the logits, which are in shared memory.
+TEST(a_greedy_token_costs_one_dispatch_more_and_is_the_processors) {
+  fake_metal::reset();
+  const std::string model = test::fixture("models/tiny-llama");
+  test::Runner cpu(model, KvType::kF32);
+  test::GpuRunner gpu(model, KvType::kF32, gpu_policy(7));
+  const std::atomic<bool> abort{false};
+  const std::vector<int32_t> prompt = {1, 5, 9, 3};
+  int32_t token = cpu.decoder.next(prompt, abort);
+  EXPECT_EQ(gpu.decoder().next(prompt, abort), token);
+  for (int i = 0; i < 6; ++i) {
+    const int32_t expected = cpu.decoder.next({&token, 1}, abort);
+    EXPECT_EQ(gpu.decoder().next({&token, 1}, abort), expected);
+    token = expected;
+  }
+  const int64_t greedy = std::ssize(fake_metal::counts().kernels);
+  gpu.forward({&token, 1});
+  EXPECT_EQ(greedy, std::ssize(fake_metal::counts().kernels) + 1);
 }
 
 TEST(a_long_cache_is_attended_to_in_parts) {
