@@ -8,7 +8,8 @@ export {
   compress,
   type LayerReport,
 } from "./compress.js";
-export { type Device, type DoctorReport, doctor, type KernelReport } from "./device.js";
+export type { Device } from "./device.js";
+export { type DoctorReport, doctor, type KernelReport, type TrialReport } from "./doctor.js";
 export { type ErrorCode, type ErrorDetails, ModelError } from "./errors.js";
 export { type Evaluation, evaluate } from "./evaluate.js";
 export type {

@@ -46,6 +46,8 @@ export interface NativeDevice {
   name: string;
   /** Why it is not the GPU although that was welcome; else empty. */
   reason: string;
+  /** Of the GPU: those that its trial chose; else empty. */
+  kernels: string;
 }
 
 export interface NativeDoctorReport {

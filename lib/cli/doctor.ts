@@ -1,7 +1,7 @@
 /** `subbit doctor`: what this machine offers, and what is wrong with it. */
 import { Command } from "commander";
 
-import { type DoctorReport, doctor, type KernelReport } from "../device.js";
+import { type DoctorReport, doctor, type KernelReport } from "../doctor.js";
 import { byteSize, printJson, table } from "./terminal.js";
 
 export function doctorCommand(): Command {
@@ -37,6 +37,7 @@ function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) 
           threadgroup_bytes: gpu.threadgroupBytes,
           bytes_per_second: gpu.bytesPerSecond,
           timed_rows: gpu.timedRows,
+          trial: gpu.trial,
           kernels: gpu.kernels.map(({ name, usable, maxThreads, reason, speed }) => ({
             name,
             usable,
@@ -86,6 +87,9 @@ export function asText({ version, platform, node, cpu, gpu, gpuReason }: DoctorR
     `  ${gpu.kernels.length - bad.length} of ${gpu.kernels.length} kernels usable`,
     ...(bad.length > 0 ? [table(bad.map(({ name, reason }) => [name, reason ?? ""]))] : []),
     ...(gpuReason ? [`  ${gpuReason}`] : []),
+    gpu.trial.passed
+      ? `  answers as the processor does; fastest kernels for signs: ${gpu.trial.kernels}`
+      : `  will not be used: ${gpu.trial.reason}`,
     ...(timed.length > 0
       ? [
           `  reads ${(gpu.bytesPerSecond / 1e9).toFixed(1)} GB/s; ` +

@@ -249,6 +249,7 @@ Napi::Object from_device(Napi::Env env, const DeviceFacts& device) {
   out.Set("backend", device.backend);
   out.Set("name", device.name);
   out.Set("reason", device.reason);
+  out.Set("kernels", device.kernels);
   return out;
 }
 

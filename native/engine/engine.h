@@ -150,6 +150,7 @@ struct DeviceFacts {
   std::string backend = "cpu";  // or "metal"
   std::string name;             // the chip's own, or empty
   std::string reason;           // why it is not the GPU although that was welcome; else empty
+  std::string kernels;          // of the GPU: those that its trial found right and fastest
 };
 
 struct LoadRequest {

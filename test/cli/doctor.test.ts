@@ -18,6 +18,7 @@ const report: DoctorReport = {
     threadgroupBytes: 32768,
     bytesPerSecond: 60e9,
     timedRows: 4096,
+    trial: { passed: true, kernels: "popcount columns" },
     kernels: [
       {
         name: "sign_gemv_store",
@@ -36,6 +37,15 @@ test("each timed kernel stands beside the fraction of the measured bandwidth it 
   expect(text).toContain("reads 60.0 GB/s; weights of 4096 x 4096");
   expect(text).toMatch(/sign_gemv_store +1 token +46\.0 us +45\.0 GB\/s +75 %/);
   expect(text).not.toContain("swiglu");
+});
+
+test("what came of the trial is said, and which kernels it chose", () => {
+  expect(asText(report)).toContain("answers as the processor does");
+  expect(asText(report)).toContain("popcount columns");
+  const { gpu } = report;
+  if (!gpu) throw new Error("the report has a GPU");
+  const failed = { passed: false, reason: "its answers diverge" };
+  expect(asText({ ...report, gpu: { ...gpu, trial: failed } })).toContain("diverge");
 });
 
 test("a kernel that cannot be used stands there with the compiler's words", () => {

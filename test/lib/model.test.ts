@@ -48,11 +48,12 @@ describe("loadModel", () => {
     const found = (device: NativeDevice) => {
       addon.facts = { ...addon.facts, device };
     };
-    found({ backend: "metal", name: "Apple M1", reason: "" });
+    found({ backend: "metal", name: "Apple M1", reason: "", kernels: "popcount columns" });
     const path = writeTinyModel();
     const onGpu = await loadModel(path);
-    expect(onGpu.device).toEqual({ backend: "metal", name: "Apple M1", threads: 1 });
-    found({ backend: "cpu", name: "", reason: "the shaders do not compile" });
+    const kernels = "popcount columns";
+    expect(onGpu.device).toEqual({ backend: "metal", name: "Apple M1", kernels, threads: 1 });
+    found({ backend: "cpu", name: "", reason: "the shaders do not compile", kernels: "" });
     const { device } = await loadModel(path, { device: "auto" });
     expect(device).toMatchObject({ backend: "cpu", reason: "the shaders do not compile" });
     expect(device.name.length).toBeGreaterThan(0);

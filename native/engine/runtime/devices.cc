@@ -31,7 +31,7 @@ ChosenDevice on_gpu(const LoadRequest& request, OpenedModel& opened, ThreadPool&
   const GpuPolicy policy =
       proven_policy(device, {request.verdicts, request.kv_cache}, opened, pool);
   ChosenDevice chosen;
-  chosen.facts = {"metal", device->facts().name, ""};
+  chosen.facts = {"metal", device->facts().name, "", policy_name(policy)};
   chosen.backend = make_gpu_backend(device, policy);
   for (const auto& mapping : opened.checkpoint().mappings()) chosen.backend->share(mapping);
   return chosen;
@@ -61,7 +61,7 @@ ChosenDevice choose_device(const LoadRequest& request, OpenedModel& opened, Thre
       reason = error.what();
     }
   }
-  return {make_cpu_backend(pool), {"cpu", "", reason}};
+  return {make_cpu_backend(pool), {"cpu", "", reason, ""}};
 }
 
 }  // namespace subbit

@@ -9,6 +9,8 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "backend/gpu/encoder.h"
 #include "base/buffer.h"
@@ -100,6 +102,7 @@ class Timer {
   double seconds(const GpuPolicy& policy, const std::function<void(GpuEncoder&, int64_t)>& encode) {
     GpuEncoder encoder(*device_, policy);
     encoder.map().share(std::as_bytes(activations_.span()));
+    encoder.map().share(std::as_bytes(cache_.span()));
     double best = std::numeric_limits<double>::infinity();
     for (int64_t calls = 1, round = 0; round < 4; ++round) {
       const double took = run(encoder, calls, encode);
@@ -116,6 +119,11 @@ class Timer {
     const uint64_t pieces = weights_->bytes().size() / each;
     return {weights_.get(), static_cast<uint64_t>(n) % pieces * each, bytes};
   }
+  /// Of the cache, and as many tokens of a prompt as go by blocks.
+  int64_t positions() const { return rows_ == kSmallRows ? 32 : 1024; }
+  KvLayer cache(KvType type) {
+    return {type, cache_.data(), cache_.data() + cache_.size() / 2, positions()};
+  }
   Tensor x(int64_t tokens) { return {activations_.data(), tokens, rows_, rows_, nullptr}; }
   Tensor y(int64_t tokens) {
     return {activations_.data() + activations_.size() / 2, tokens, rows_, rows_, nullptr};
@@ -127,6 +135,7 @@ class Timer {
     weights_ = device_->allocate(memory);
     // Small positive numbers in every format.
     std::ranges::fill(weights_->bytes(), std::byte{0x2E});
+    cache_ = Buffer<float>(rows_ * positions());
     activations_ = Buffer<float>(2 * 128 * rows_);
     for (int64_t i = 0; i < activations_.size(); ++i) {
       activations_[i] = static_cast<float>(i % 31 - 15);
@@ -148,6 +157,7 @@ class Timer {
   int64_t rows_ = 0;
   std::unique_ptr<GpuMemory> weights_;
   Buffer<float> activations_;
+  Buffer<float> cache_;  // keys, then values: zeros of either type
 };
 
 double bandwidth(Timer& timer) {
@@ -218,6 +228,85 @@ KernelTime time_product(Timer& timer, const Product& p) {
   return time;
 }
 
+/// What is no product: attention, and what a fused pass does inside its products.
+struct Operation {
+  const char* kernel;
+  int64_t tokens;
+  int64_t bytes;  // of rows, keys and values that it reads or writes
+  std::function<void(GpuEncoder&)> encode;
+};
+
+constexpr int64_t kHeadDim = 128;
+
+/// One token's rows, `timer.rows()` wide; the vectors must live as long as the operations.
+std::vector<Operation> row_operations(Timer& timer, const std::vector<float>& ones,
+                                      const RopeTable& rope) {
+  const int64_t rows = timer.rows();
+  const int64_t row = 4 * rows;
+  const Tensor x = timer.x(1);
+  const Tensor up = timer.x(2).rows_from(1, 1);
+  Tensor y = timer.y(1);
+  y.row_scale = y.data + rows;
+  Tensor plain = timer.y(1);
+  return {
+      {"rms_norm", 1, 3 * row, [=, &ones](GpuEncoder& e) { e.rms_norm(x, {ones, 1e-5f}, y); }},
+      {"quantize", 1, row, [=](GpuEncoder& e) { e.quantize(x, {}); }},
+      {"rope", 1, 2 * row, [=, &rope](GpuEncoder& e) { e.rope(rope, 0, rows / kHeadDim, plain); }},
+      {"swiglu", 1, 3 * row, [=](GpuEncoder& e) { e.swiglu(x, up, plain); }},
+      {"argmax", 1, row, [=](GpuEncoder& e) { e.argmax(x); }},
+  };
+}
+
+std::vector<Operation> cache_operations(Timer& timer, const RopeTable& rope) {
+  const int64_t heads = timer.rows() / kHeadDim;
+  const AttentionShape shape = {heads, heads, kHeadDim};
+  const int64_t last = timer.positions() - 1;
+  const int64_t row = 4 * timer.rows();
+  const Tensor k = timer.x(1);
+  const Tensor v = timer.x(2).rows_from(1, 1);
+  const Tensor y = timer.y(1);
+  const int64_t block = tokens_of(CallSize::kPrompt, timer.rows());
+  std::vector<Operation> all;
+  for (const auto& [type, append, attend] :
+       {std::tuple(KvType::kF16, "kv_append_f16", "attention_decode_f16"),
+        std::tuple(KvType::kI8, "kv_append_i8", "attention_decode_i8")}) {
+    const KvLayer kv = timer.cache(type);
+    const int64_t bytes = 2 * heads * kv_row_bytes(type, kHeadDim);
+    all.push_back(
+        {append, 1, 2 * row + bytes, [=](GpuEncoder& e) { e.kv_append(shape, k, v, kv, last); }});
+    all.push_back({attend, 1, bytes * (last + 1),
+                   [=](GpuEncoder& e) { e.attention(shape, k, kv, last, y, nullptr); }});
+  }
+  const KvLayer half = timer.cache(KvType::kF16);
+  const KvLayer codes = timer.cache(KvType::kI8);
+  const int64_t all_bytes = 4 * timer.rows() * (last + 1);
+  all.push_back({"rope_append_i8", 1, 4 * row, [=, &rope](GpuEncoder& e) {
+                   e.rope_append(shape, rope, y, k, v, codes, last - 1);
+                 }});
+  all.push_back({"prompt_attention_f16", block, all_bytes, [=, &timer](GpuEncoder& e) {
+                   e.attention(shape, timer.x(block), half, last + 1 - block, timer.y(block),
+                               nullptr);
+                 }});
+  return all;
+}
+
+void time_operations(Timer& timer, KernelTimes& times) {
+  const std::vector<float> ones(static_cast<size_t>(timer.rows()), 1.0f);
+  RopeTable rope;
+  rope.half_dim = kHeadDim / 2;
+  rope.positions = timer.positions();
+  rope.cosine.resize(static_cast<size_t>(rope.half_dim * rope.positions), 1.0f);
+  rope.sine.resize(rope.cosine.size(), 0.0f);
+  std::vector<Operation> all = row_operations(timer, ones, rope);
+  for (Operation& operation : cache_operations(timer, rope)) all.push_back(std::move(operation));
+  for (const Operation& operation : all) {
+    const double seconds = timer.seconds(
+        gpu_policy(0), [&](GpuEncoder& encoder, int64_t) { operation.encode(encoder); });
+    times.kernels.push_back(
+        {operation.kernel, operation.tokens, seconds, static_cast<uint64_t>(operation.bytes)});
+  }
+}
+
 }  // namespace
 
 KernelTimes time_kernels(const std::shared_ptr<GpuDevice>& device) {
@@ -234,6 +323,7 @@ KernelTimes time_kernels(const std::shared_ptr<GpuDevice>& device) {
       if (error.code() != ErrorCode::kDeviceUnavailable) throw;
     }
   }
+  time_operations(timer, times);
   return times;
 }
 

@@ -15,7 +15,7 @@ struct KernelTime {
   std::string kernel;
   int64_t tokens = 0;  // of the call
   double seconds = 0;  // of one call
-  uint64_t bytes = 0;  // of weights, or of keys and values, that it reads
+  uint64_t bytes = 0;  // of weights, of keys and values, or else of rows that it reads and writes
 };
 
 struct KernelTimes {
