@@ -2,7 +2,9 @@
  * The API over the real engine: that the event loop stays free, that several models and threads get
  * along, that nothing is left behind, and that an abort takes effect.
  */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Worker } from "node:worker_threads";
@@ -123,6 +125,32 @@ describe("a worker thread", () => {
     await busy.terminate();
     const { tokens } = await withModel(paths.small, async (m) => await m.generate("the cat"));
     expect(tokens.length).toBeGreaterThan(0);
+  });
+});
+
+// How Electron hosts a model: its utility processes are forks that talk by messages.
+describe("a child process", () => {
+  test("that was forked can load and generate, and ends when it has no more to do", async () => {
+    const script = join(temporaryDirectory(), "child.mjs");
+    writeFileSync(
+      script,
+      `import { loadModel } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+      process.once("message", async (path) => {
+        const model = await loadModel(path);
+        process.send((await model.generate("the cat", { maxTokens: 20 })).tokens);
+        await model.dispose();
+        process.disconnect();
+      });`,
+    );
+    const child = fork(script, { execArgv: [] });
+    const ended = once(child, "exit");
+    child.send(paths.small);
+    const [theirs] = await once(child, "message");
+    const ours = await withModel(paths.small, async (m) => {
+      return await m.generate("the cat", { maxTokens: 20 });
+    });
+    expect(theirs).toEqual(ours.tokens);
+    expect(await ended).toEqual([0, null]);
   });
 });
 
