@@ -132,9 +132,10 @@ describe("a worker thread", () => {
 describe("a child process", () => {
   test("that was forked can load and generate, and ends when it has no more to do", async () => {
     const script = join(temporaryDirectory(), "child.mjs");
+    const index = JSON.stringify(new URL("../../dist/index.js", import.meta.url).href);
     writeFileSync(
       script,
-      `import { loadModel } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+      `import { loadModel } from ${index};
       process.once("message", async (path) => {
         const model = await loadModel(path);
         process.send((await model.generate("the cat", { maxTokens: 20 })).tokens);

@@ -106,6 +106,7 @@ export const walls: Wall[] = [
     may: [
       base,
       "engine/linalg/exponential.h",
+      "engine/linalg/largest.h",
       "engine/models/model.h",
       "engine/backend/backend.h",
       "engine/memory/",
