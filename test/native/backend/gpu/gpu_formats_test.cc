@@ -91,10 +91,14 @@ int32_t likeliest(std::span<const float> logits) {
   return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
+/// Nearly all tokens agree to 1e-9. Where a float's last bit moves one code of a token, the codes
+/// after it round anew: 1.4e-4 was seen of the random model. All eight-bit rounding costs 1.5e-3 on
+/// stories15M, so a third of that for any token, and a thirtieth for most.
+constexpr double kWorst = 5e-4;
+constexpr double kMost = 5e-5;
+
 /// A prompt that goes by matrices, a few tokens and single ones, each the processor's likeliest.
 void expect_agreement(const std::string& path, const std::string& form) {
-  /// As in gpu_backend_test.cc.
-  constexpr double kDivergence = 5e-5;
   test::Runner cpu(path, KvType::kF16, 1);
   test::GpuRunner gpu(path, KvType::kF16, gpu_policy(10));
   const auto vocab = static_cast<size_t>(cpu.model->config().vocab_size);
@@ -103,11 +107,14 @@ void expect_agreement(const std::string& path, const std::string& form) {
     const std::vector<float> a = cpu.forward(next);
     const std::vector<float> b = gpu.forward(next);
     double worst = 0;
+    size_t far = 0;
     for (size_t at = 0; at < a.size(); at += vocab) {
       const auto row = [&](const std::vector<float>& x) { return std::span(x).subspan(at, vocab); };
-      worst = std::max(worst, std::fabs(test::divergence(row(a), row(b))));
+      const double apart = std::fabs(test::divergence(row(a), row(b)));
+      if (!(apart <= kMost)) ++far;
+      if (!(apart <= worst)) worst = apart;
     }
-    if (!(worst <= kDivergence)) {
+    if (!(worst <= kWorst) || (next.size() > 1 && 2 * far > next.size())) {
       test::fail(__FILE__, __LINE__, path + ", " + form + ": " + std::to_string(worst) + " nats");
     }
     next.assign(count, likeliest(std::span(a).last(vocab)));
@@ -205,7 +212,7 @@ void expect_loads_and_writes_the_same(const std::string& path) {
   for (size_t i = 0; i < cpu.size(); ++i) EXPECT_NEAR(cpu[i], metal[i], 0.02);
 }
 
-// Minutes of a processor that plays a GPU: asked for by npm run test:metal -- --long.
+// Minutes of a processor that plays a GPU: asked for by npm run test:metal -- --all.
 TEST(the_gpu_gives_the_processors_logits_for_stories15M_in_every_form) {
   if (std::getenv("SUBBIT_LONG_TESTS") == nullptr) test::skip("a long test");
   const std::string source = test::shared_data("models/stories15M");
