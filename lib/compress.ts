@@ -175,7 +175,7 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
       const shared = { source, tokenizer, signal, onProgress };
       const calibration = await calibrationWindows({ ...options, ...shared });
       const state = options.state ?? `${staging.out}.state`;
-      const { effort, threads, target, keep, forms, ends } = options;
+      const { effort, threads, target, keep, forms, sensitivity, ends } = options;
       const { memoryBudget, onInsufficientMemory } = options;
       const tokenizerBytes = await tokenizerBytesOf(source.tokenizerFiles);
       const result = await runJob(
@@ -187,6 +187,7 @@ export class CompressJob implements AsyncIterable<CompressEvent>, PromiseLike<Co
               target,
               keep,
               forms,
+              sensitivity,
               ends,
               calibration,
               effort,

@@ -52,6 +52,7 @@ export type {
   Keep,
   LoadOptions,
   PlanOptions,
+  Sensitivity,
   SynthesizeOptions,
   WorkOptions,
 } from "./options.js";

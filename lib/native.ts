@@ -285,6 +285,7 @@ export interface NativeForm {
   target: NativeTarget;
   keep?: NativeKeepRule[];
   forms?: "factored" | "tables" | "codes" | "mixed";
+  sensitivity?: "assumed" | "measured";
   /** Bits of a code; a head of 0 is as the embeddings. */
   ends?: { embeddings: number; lmHead: number };
 }

@@ -167,6 +167,14 @@ export type Keep = Readonly<Record<string, "fp16" | number | { atLeast: number }
 export type Forms = (typeof forms)[number];
 const forms = ["factored", "tables", "codes", "mixed"] as const;
 
+/**
+ * What an error in a layer is thought to cost. `"assumed"`: as much per weight in every layer.
+ * `"measured"`: the divergence of the model with that layer alone reduced to signs, which takes a
+ * few forward passes a layer, and after which bits move between layers.
+ */
+export type Sensitivity = (typeof sensitivities)[number];
+const sensitivities = ["assumed", "measured"] as const;
+
 /** Bits of a code, to which scales are added; 16 is as the checkpoint has it. */
 export type EndBits = (typeof endBits)[number];
 const endBits = [2, 3, 4, 8, 16] as const;
@@ -179,6 +187,11 @@ export interface CompressOptions extends CacheOptions {
   keep?: Keep;
   /** Default `"factored"`, which runs fastest. */
   forms?: Forms;
+  /**
+   * Default `"assumed"`. `"measured"` gains where little is tuned, and nothing where much is; its
+   * dry run shows the plan before the measurement.
+   */
+  sensitivity?: Sensitivity;
   /** Bits of the token embeddings. Default 4. */
   embeddings?: EndBits;
   /** Bits of the head. Default: as the embeddings, which a tied head cannot differ from. */
@@ -218,7 +231,14 @@ export interface PlanOptions
   extends WorkOptions,
     Pick<
       CompressOptions,
-      "target" | "keep" | "forms" | "embeddings" | "lmHead" | "calibration" | "cacheDir"
+      | "target"
+      | "keep"
+      | "forms"
+      | "sensitivity"
+      | "embeddings"
+      | "lmHead"
+      | "calibration"
+      | "cacheDir"
     > {}
 
 export interface EvaluateOptions extends WorkOptions, CacheOptions {
@@ -428,6 +448,7 @@ export function resolveCompress(options: CompressOptions) {
     "target",
     "keep",
     "forms",
+    "sensitivity",
     "embeddings",
     "lmHead",
     "calibration",
@@ -471,6 +492,7 @@ export function resolvePlan(options: PlanOptions) {
     "target",
     "keep",
     "forms",
+    "sensitivity",
     "embeddings",
     "lmHead",
     "calibration",
@@ -496,6 +518,7 @@ function formOf(options: PlanOptions) {
     target: targetOf(target),
     keep: keepOf(keep),
     forms: checkChoice("forms", options.forms ?? "factored", forms),
+    sensitivity: checkChoice("sensitivity", options.sensitivity ?? "assumed", sensitivities),
     ends: {
       embeddings: endBitsOf("embeddings", embeddings ?? 4),
       lmHead: lmHead === undefined ? 0 : endBitsOf("lmHead", lmHead),

@@ -67,7 +67,6 @@ function nanoquant(budget) {
 function subbit(budget, blockShare = 0.25) {
   return {
     rates: "allocated",
-    sensitivityWindows: 4,
     absorb: off,
     refine: off,
     block: updatesFor(blockShare * budget.tokens, 512, budget),
@@ -100,9 +99,9 @@ export const presets = {
     what: "ours, outputs count alike",
     stages: (budget) => ({ ...subbit(budget), gradientWindows: 0 }),
   },
-  "unmeasured rates": {
-    what: "ours, an error costs as much per weight in every linear",
-    stages: (budget) => ({ ...subbit(budget), sensitivityWindows: 0 }),
+  "measured rates": {
+    what: "ours, rates by what an error in each linear was seen to cost",
+    stages: (budget) => ({ ...subbit(budget), sensitivityWindows: 8 }),
   },
   "uniform rates": {
     what: "ours, every linear the same rate",

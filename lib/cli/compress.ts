@@ -10,6 +10,7 @@ import {
   type EndBits,
   type Forms,
   type Keep,
+  type Sensitivity,
 } from "../options.js";
 import { planCompression } from "../plan.js";
 import { keepRule, number, whole } from "./arguments.js";
@@ -24,6 +25,7 @@ interface Options {
   context?: number;
   keep?: Keep;
   forms?: Forms;
+  sensitivity?: Sensitivity;
   embeddings?: EndBits;
   lmHead?: EndBits;
   out?: string;
@@ -105,6 +107,12 @@ function addForm(command: Command): void {
         "mixed",
       ]),
     )
+    .addOption(
+      new Option(
+        "--sensitivity <how>",
+        "what errors cost: as much per weight in every layer, or as measured (default: assumed)",
+      ).choices(["assumed", "measured"]),
+    )
     .option("--embeddings <bits>", "of the embeddings: 2, 3, 4, 8, 16 (default: 4)", whole)
     .option("--lm-head <bits>", "of the head (default: as the embeddings)", whole);
 }
@@ -146,7 +154,7 @@ function memoryOf({ memory }: Options) {
 /** What the compressed model is to look like. */
 function formOf(options: Options, command: Command) {
   const { bits, fileBits, targetSize, budget, context, keep, forms } = options;
-  const { embeddings, lmHead } = options;
+  const { sensitivity, embeddings, lmHead } = options;
   const targets: CompressTarget[] = [
     ...(bits === undefined ? [] : [{ bitsPerWeight: bits }]),
     ...(fileBits === undefined ? [] : [{ fileBitsPerWeight: fileBits }]),
@@ -162,7 +170,7 @@ function formOf(options: Options, command: Command) {
   if (context !== undefined && budget === undefined) {
     command.error("error: option '--context <n>' needs --budget", { exitCode: 2 });
   }
-  return { target: target as CompressTarget, keep, forms, embeddings, lmHead };
+  return { target: target as CompressTarget, keep, forms, sensitivity, embeddings, lmHead };
 }
 
 function calibrationOf(options: Options, command: Command): Calibration | undefined {

@@ -23,7 +23,6 @@ export function planText(plan: CompressionPlan): string {
     "",
     ...costText(plan),
     "error: what a fit alone should leave of the squared outputs; tuning comes after",
-    "balanced and max first measure what errors cost in each linear, and move bits accordingly",
   ].join("\n");
 }
 

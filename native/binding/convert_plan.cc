@@ -137,6 +137,8 @@ void read_plan_options(const Napi::Object& in, CompressRequest& out) {
       out.keep.push_back(to_rule(rules.Get(i).ToObject()));
   }
   if (in.Has("forms")) out.stages.forms = to_forms(text(in, "forms"));
+  if (in.Has("sensitivity") && text(in, "sensitivity") == "measured")
+    out.stages.sensitivity_windows = kSensitivityWindows;
   if (in.Has("ends")) {
     const Napi::Object ends = object(in, "ends");
     out.ends.embedding = static_cast<int>(number(ends, "embeddings"));

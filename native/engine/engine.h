@@ -381,6 +381,9 @@ struct StageTraining {
   float scale_rate = -1;  // of scales and norms, relative to their size
 };
 
+/// As many windows of text tell what an error in a linear costs well enough.
+constexpr int64_t kSensitivityWindows = 8;
+
 /// What a compression does, stage by stage, for who wants to know what each is worth.
 struct CompressStages {
   enum class Rates { kAllocated, kUniform };
@@ -392,7 +395,7 @@ struct CompressStages {
   Forms forms = Forms::kFactored;
   int64_t gradient_windows = -1;  // of text, for the importance of outputs; 0: all count alike
   /// Of text, to measure what an error in each linear costs; 0: as much per weight in every one.
-  int64_t sensitivity_windows = -1;
+  int64_t sensitivity_windows = 0;
   int64_t teacher_tokens = -1;  // of the teacher's own making, to tune the whole model on
   StageTraining absorb;         // before each fit, the block's linears that are still floats
   StageTraining refine;         // after each fit, that linear alone

@@ -57,6 +57,7 @@ describe("the command line", () => {
     [["compress", "a", "--bits", "1", "--keep", "down_proj", "--dry-run"]],
     [["compress", "a", "--bits", "1", "--embeddings", "5", "--dry-run"]],
     [["compress", "a", "--bits", "1", "--forms", "trees", "--dry-run"]],
+    [["compress", "a", "--bits", "1", "--sensitivity", "guessed", "--dry-run"]],
     [["compress", "a", "--bits", "0", "--out", "b"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--effort", "none"]],
     [["compress", "a", "--bits", "1", "--out", "b", "--calibration-tokens", "9"]],

@@ -74,6 +74,7 @@ describe("compress", () => {
       ...options,
       calibration: { file, tokens: 60 },
       forms: "tables",
+      sensitivity: "measured",
       seed: 9,
     });
     const [request] = addon.compressions;
@@ -84,6 +85,7 @@ describe("compress", () => {
       target: { unit: "bodyBits", amount: 0.8 },
       ends: { embeddings: 4, lmHead: 0 },
       forms: "tables",
+      sensitivity: "measured",
       effort: "balanced",
       seed: 9n,
     });

@@ -142,6 +142,9 @@ describe("the other calls' options", () => {
     const forms = "table" as "tables";
     expect(refusal(() => resolvePlan({ target, forms }))?.option).toBe("forms");
     expect(resolvePlan({ target }).forms).toBe("factored");
+    const sensitivity = "guessed" as "measured";
+    expect(refusal(() => resolvePlan({ target, sensitivity }))?.option).toBe("sensitivity");
+    expect(resolvePlan({ target }).sensitivity).toBe("assumed");
   });
 
   test("compress", () => {

@@ -34,15 +34,11 @@ int64_t gradient_windows(const CompressRequest& request, const BlockSchedule& sc
   return schedule.trains() ? kWindows : 0;
 }
 
-/// Rates that follow what errors cost leave one to three hundredths less divergence after tuning
-/// (docs/quality.md), and their measuring takes a few forward passes for each linear.
+/// After little tuning rates that follow what errors cost leave one to three hundredths less
+/// divergence, after much none (docs/quality.md): no effort asks for them by itself.
 int64_t sensitivity_windows(const CompressRequest& request) {
-  constexpr int64_t kBalanced = 4;
-  constexpr int64_t kMax = 8;
   if (request.stages.rates == CompressStages::Rates::kUniform) return 0;
-  if (request.stages.sensitivity_windows >= 0) return request.stages.sensitivity_windows;
-  if (request.effort == Effort::kFast) return 0;
-  return request.effort == Effort::kBalanced ? kBalanced : kMax;
+  return request.stages.sensitivity_windows;
 }
 
 }  // namespace
