@@ -54,7 +54,9 @@ export async function benchmark(
   signal?.throwIfAborted();
   const { path } = await resolveSource(source);
   const engine = { device, verdicts, unpackToFloat: false };
-  const request = { path, threads, contextLength, kvCache, ...engine };
+  const { promptKernel } = resolved;
+  const chosen = promptKernel === undefined ? {} : { promptKernel };
+  const request = { path, threads, contextLength, kvCache, ...engine, ...chosen };
   const native = await runJob((report) => nativeAddon().loadModel(request, report), {
     signal,
     onProgress,

@@ -42,6 +42,9 @@ export interface DoctorReport {
     performanceCores: number;
     /** The instructions that multiply signs, such as `"avx2"`. */
     signKernel: string;
+    /** What multiplies prompts: the fastest of those that this machine can run, measured. */
+    promptKernel: string;
+    promptKernels: string[];
   };
   gpu?: {
     name: string;
@@ -72,12 +75,14 @@ export async function doctor(): Promise<DoctorReport> {
     .catch((error: unknown) => {
       throw fromNative(error);
     });
-  const { version, signKernel, performanceCores, gpuReason, gpu } = native;
+  const { version, performanceCores, gpuReason, gpu } = native;
+  const { signKernel, promptKernel, promptKernels } = native;
+  const kernels = { signKernel, promptKernel, promptKernels };
   return {
     version,
     platform: `${process.platform}-${process.arch}`,
     node: process.version,
-    cpu: { name: processorName(), performanceCores, signKernel },
+    cpu: { name: processorName(), performanceCores, ...kernels },
     ...(gpu ? { gpu: gpuReport(gpu, await trial()) } : {}),
     ...(gpuReason ? { gpuReason } : {}),
   };

@@ -38,6 +38,8 @@ export interface NativeLoadRequest {
   device?: "auto" | "metal" | "cpu";
   /** A file that remembers which devices have proved themselves. */
   verdicts?: string;
+  /** Left out: the fastest. */
+  promptKernel?: string;
 }
 
 export interface NativeDevice {
@@ -53,6 +55,8 @@ export interface NativeDevice {
 export interface NativeDoctorReport {
   version: string;
   signKernel: string;
+  promptKernel: string;
+  promptKernels: string[];
   performanceCores: number;
   /** Why there is no `gpu`. */
   gpuReason: string;

@@ -68,6 +68,12 @@ export interface LoadOptions extends WorkOptions, CacheOptions {
    * the GPU or fails.
    */
   device?: (typeof devices)[number];
+  /**
+   * What multiplies prompts on the processor, one of `doctor`'s `cpu.promptKernels`: on a Mac
+   * `"neon_dot"`, `"accelerate"` and, from the M2 on, `"neon_i8mm"`. Default: the fastest, measured
+   * once. For the whole process, until another model is loaded; all give the same results.
+   */
+  promptKernel?: string;
 }
 
 export interface EstimateOptions {
@@ -277,6 +283,8 @@ export interface BenchmarkOptions extends WorkOptions {
   kvCache?: LoadOptions["kvCache"];
   /** As in `loadModel`. */
   device?: LoadOptions["device"];
+  /** As in `loadModel`. */
+  promptKernel?: string;
   /** Tokens of the prompt, 2 or more. Default 128. */
   promptTokens?: number;
   /** Tokens decoded after it. Default 32. */
@@ -367,6 +375,7 @@ export function resolveLoad(options: LoadOptions) {
     "cacheDir",
     "memoryBudget",
     "onInsufficientMemory",
+    "promptKernel",
   ]);
   return {
     threads: threadsOf(options.threads),
@@ -379,6 +388,9 @@ export function resolveLoad(options: LoadOptions) {
       ["throw", "shrink-context", "ignore"],
     ),
     device: checkChoice("device", options.device ?? "auto", devices),
+    ...(options.promptKernel === undefined
+      ? {}
+      : { promptKernel: checkText("promptKernel", options.promptKernel) }),
     cacheDir: cacheDirOf(options.cacheDir),
     signal: checkSignal("signal", options.signal),
     onProgress: checkListener("onProgress", options.onProgress),

@@ -4,11 +4,14 @@
 // overhead.
 //
 // Usage: token_bench <model> [--threads 1] [--tokens 1] [--position 0] [--kv f16|int8]
-//        [--rounds 20] [--wall] [--json]
+//        [--rounds 20] [--wall] [--warm] [--json]
 // --threads   one number, or several (1,2), which then take turns in every round
 // --tokens    of one forward call: 1 is decoding, more is prefill
 // --position  of the first of them; what lies before is made up
 // --wall      seconds by the wall: for what threads gain, on a machine that does nothing else
+// --warm      a round is a few calls one behind another, and the last is timed: a generation, whose
+//             threads are awake and whose caches hold what they can. Otherwise measuring the
+//             bandwidth comes before every call, and empties them
 //
 // Without it seconds are processor time over the number of threads: what the wall would say as long
 // as all threads are busy.
@@ -46,6 +49,7 @@ struct Arguments {
   int rounds = 20;
   KvType kv = KvType::kF16;
   Clock clock = Clock::kProcessor;
+  int calls = 1;  // of one round, the last of them timed
   bool json = false;
 };
 
@@ -159,6 +163,7 @@ class Runner {
 
   /// One forward call, from the same position as every other; and what memory gives just now.
   void round() {
+    for (int call = 1; call < arguments_.calls; ++call) forward();
     const Costs costs = forward();
     for (const auto& [name, cost] : costs) seconds_[name].push_back(cost.seconds);
     JobControl control;
@@ -260,6 +265,8 @@ bool parse(int argc, char** argv, Arguments& arguments) {
       arguments.json = true;
     } else if (argument == "--wall") {
       arguments.clock = Clock::kWall;
+    } else if (argument == "--warm") {
+      arguments.calls = 8;
     } else if (!argument.starts_with("--")) {
       arguments.model = argument;
     } else if (i + 1 == argc) {
@@ -289,7 +296,7 @@ int run(int argc, char** argv) {
   if (!parse(argc, argv, arguments)) {
     std::fprintf(stderr,
                  "usage: token_bench <model> [--threads n,n] [--tokens n] [--position n] "
-                 "[--kv f16|int8] [--rounds n] [--wall] [--json]\n");
+                 "[--kv f16|int8] [--rounds n] [--wall] [--warm] [--json]\n");
     return 2;
   }
   const Checkpoint checkpoint = Checkpoint::open(arguments.model);

@@ -26,6 +26,7 @@ import { ggmlTypes, obstacle, writeGguf } from "./gguf.js";
 /**
  * @typedef {import("./gguf.js").GgmlType} GgmlType
  * @typedef {import("./engine.js").RunResult} RunResult
+ * @typedef {import("./engine.js").Ready} Ready
  * @typedef {import("./engine.js").EngineOptions} EngineOptions
  */
 
@@ -77,7 +78,10 @@ function installPeer() {
   return entry;
 }
 
-/** A child process with an engine in it. */
+/**
+ * A child process with an engine in it, stopped whenever it is not asked for something: threads
+ * that spin a while after their work would have the other engine's processors.
+ */
 class Engine {
   /** @param {EngineOptions} options */
   constructor(options) {
@@ -99,14 +103,25 @@ class Engine {
     });
   }
 
+  /** @returns {Promise<Ready>} */
+  async ready() {
+    const ready = await this.next();
+    this.child.kill("SIGSTOP");
+    return ready;
+  }
+
   /** @param {number[]} prompt @param {number} tokens @returns {Promise<RunResult>} */
-  run(prompt, tokens) {
+  async run(prompt, tokens) {
+    this.child.kill("SIGCONT");
     const answer = this.next();
     this.child.send({ prompt, tokens });
-    return answer;
+    const result = await answer;
+    this.child.kill("SIGSTOP");
+    return result;
   }
 
   async stop() {
+    this.child.kill("SIGCONT");
     const gone = new Promise((resolve) => this.child.once("exit", resolve));
     this.fail = () => {};
     this.child.disconnect();
@@ -126,7 +141,7 @@ async function duel(sides, { prompt, generate, rounds, vocab }) {
   try {
     for (const side of sides) {
       const engine = new Engine(side.options);
-      engines.push({ side, engine, ready: await engine.next(), results: [] });
+      engines.push({ side, engine, ready: await engine.ready(), results: [] });
     }
     const tokens = (/** @type {number} */ round) =>
       Array.from({ length: prompt }, (_, i) => 3 + ((round * 31 + i * 7_919) % (vocab - 3)));
@@ -138,7 +153,7 @@ async function duel(sides, { prompt, generate, rounds, vocab }) {
     }
     return engines.map(({ side, ready, results }) => ({
       side,
-      ready: /** @type {import("./engine.js").Ready} */ (ready),
+      ready: /** @type {Ready} */ (ready),
       results: /** @type {RunResult[]} */ (results),
     }));
   } finally {

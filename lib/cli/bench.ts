@@ -15,6 +15,7 @@ interface Options {
   generate?: number;
   repeats?: number;
   fillContext?: true;
+  promptKernel?: string;
   json?: true;
 }
 
@@ -33,6 +34,7 @@ export function benchCommand(signal: AbortSignal): Command {
     .option("--generate <n>", "tokens decoded after it (default: 32)", whole)
     .option("--repeats <n>", "how often both are measured (default: 3)", whole)
     .option("--fill-context", "fill the whole KV cache, uncomputed, and measure at its end")
+    .option("--prompt-kernel <name>", "what multiplies prompts (default: the fastest; see doctor)")
     .option("--json", "print one JSON object")
     .action(async (dir: string, { json, ...options }: Options) => {
       const { context, kv, prompt, generate, ...rest } = options;

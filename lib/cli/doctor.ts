@@ -26,6 +26,8 @@ function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) 
       name: cpu.name,
       performance_cores: cpu.performanceCores,
       sign_kernel: cpu.signKernel,
+      prompt_kernel: cpu.promptKernel,
+      prompt_kernels: cpu.promptKernels,
     },
     gpu: gpu
       ? {
@@ -76,6 +78,9 @@ export function asText({ version, platform, node, cpu, gpu, gpuReason }: DoctorR
   const lines = [
     `subbit ${version}, ${platform}, Node ${node}`,
     `processor: ${cpu.name}, ${cpu.performanceCores} performance cores, ${cpu.signKernel} kernels`,
+    ...(cpu.promptKernels.length > 1
+      ? [`prompts: ${cpu.promptKernel}, the fastest of ${cpu.promptKernels.join(", ")}`]
+      : []),
   ];
   if (!gpu) return [...lines, `GPU: none. ${gpuReason ?? ""}`].join("\n");
   const bad = gpu.kernels.filter(({ usable }) => !usable);

@@ -164,6 +164,7 @@ LoadRequest to_load_request(const Napi::Object& in) {
     if (device == "auto") out.device = DeviceChoice::kAuto;
   }
   if (!optional(in, "verdicts").IsNull()) out.verdicts = text(in, "verdicts");
+  if (!optional(in, "promptKernel").IsNull()) out.prompt_kernel = text(in, "promptKernel");
   return out;
 }
 
@@ -257,6 +258,11 @@ Napi::Value from_doctor_report(Napi::Env env, const DoctorReport& report) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("version", report.version);
   out.Set("signKernel", report.sign_kernel);
+  out.Set("promptKernel", report.prompt_kernel);
+  Napi::Array prompt_kernels = Napi::Array::New(env, report.prompt_kernels.size());
+  for (uint32_t i = 0; i < prompt_kernels.Length(); ++i)
+    prompt_kernels[i] = report.prompt_kernels[i];
+  out.Set("promptKernels", prompt_kernels);
   out.Set("performanceCores", report.performance_cores);
   out.Set("gpuReason", report.gpu_reason);
   if (!report.has_gpu) return out;

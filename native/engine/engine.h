@@ -165,6 +165,9 @@ struct LoadRequest {
   DeviceChoice device = DeviceChoice::kAuto;
   /// A file that remembers which devices have proved themselves; or empty.
   std::string verdicts = {};
+  /// What multiplies prompts on the processor, one of DoctorReport::prompt_kernels: for the whole
+  /// process, until another model is loaded. Empty: the fastest, measured. All give the same bits.
+  std::string prompt_kernel = {};
 };
 
 struct ModelFacts {
@@ -317,8 +320,10 @@ struct KernelReport {
 
 /// What this machine offers, and what is wrong with it.
 struct DoctorReport {
-  std::string version;      // the engine's
-  std::string sign_kernel;  // the CPU's, such as "avx2"
+  std::string version;                      // the engine's
+  std::string sign_kernel;                  // the CPU's, such as "avx2"
+  std::string prompt_kernel;                // of several tokens: the fastest of the next, measured
+  std::vector<std::string> prompt_kernels;  // that this machine can run
   int performance_cores = 0;
   bool has_gpu = false;
   std::string gpu_reason;  // why there is none, or what went wrong with it

@@ -8,7 +8,13 @@ const report: DoctorReport = {
   version: "0.1.0",
   platform: "darwin-arm64",
   node: "v20.20.0",
-  cpu: { name: "Apple M1", performanceCores: 4, signKernel: "neon" },
+  cpu: {
+    name: "Apple M1",
+    performanceCores: 4,
+    signKernel: "neon_dot",
+    promptKernel: "accelerate",
+    promptKernels: ["neon_dot", "accelerate"],
+  },
   gpu: {
     name: "Apple M1",
     system: "macOS 14.5 (23F79)",
@@ -46,6 +52,13 @@ test("what came of the trial is said, and which kernels it chose", () => {
   if (!gpu) throw new Error("the report has a GPU");
   const failed = { passed: false, reason: "its answers diverge" };
   expect(asText({ ...report, gpu: { ...gpu, trial: failed } })).toContain("diverge");
+});
+
+test("what multiplies prompts is named where there is a choice", () => {
+  const choice = "prompts: accelerate, the fastest of neon_dot, accelerate";
+  expect(asText(report)).toContain(choice);
+  const cpu = { ...report.cpu, promptKernel: "neon_dot", promptKernels: ["neon_dot"] };
+  expect(asText({ ...report, cpu })).not.toContain("prompts:");
 });
 
 test("a kernel that cannot be used stands there with the compiler's words", () => {

@@ -93,6 +93,10 @@ describe("the other calls' options", () => {
     expect(resolveLoad({})).toMatchObject({ threads: 0, contextLength: 0, kvCache: "f16" });
     expect(refusal(() => resolveLoad({ threads: 0 }))?.option).toBe("threads");
     expect(resolveLoad({ kvCache: "int8" }).kvCache).toBe("int8");
+    expect(resolveLoad({ promptKernel: "neon_i8mm" }).promptKernel).toBe("neon_i8mm");
+    expect(resolveLoad({})).not.toHaveProperty("promptKernel");
+    const numbered = { promptKernel: 8 as unknown as string };
+    expect(refusal(() => resolveLoad(numbered))?.option).toBe("promptKernel");
     expect(refusal(() => resolveLoad({ kvCache: "f8" as "f16" }))?.option).toBe("kvCache");
   });
 

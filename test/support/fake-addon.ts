@@ -282,7 +282,8 @@ export class FakeAddon implements NativeAddon {
 
   async doctor(): Promise<NativeDoctorReport> {
     const gpuReason = "the fake addon has no GPU";
-    return { version: "0", signKernel: "none", performanceCores: 1, gpuReason };
+    const kernels = { signKernel: "none", promptKernel: "none", promptKernels: ["none"] };
+    return { version: "0", ...kernels, performanceCores: 1, gpuReason };
   }
 
   async inspect() {

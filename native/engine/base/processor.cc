@@ -110,6 +110,23 @@ bool has_arm_dot() {
 bool has_arm_dot() { return false; }
 #endif
 
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+bool has_arm_i8mm() { return true; }
+#elif defined(__aarch64__) && defined(__linux__)
+bool has_arm_i8mm() {
+  constexpr unsigned long kI8mm = 1ul << 13;  // HWCAP2_I8MM, which old headers lack
+  return (getauxval(AT_HWCAP2) & kI8mm) != 0;
+}
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool has_arm_i8mm() {
+  int32_t value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname("hw.optional.arm.FEAT_I8MM", &value, &size, nullptr, 0) == 0 && value == 1;
+}
+#else
+bool has_arm_i8mm() { return false; }
+#endif
+
 namespace {
 
 #if defined(__APPLE__)
@@ -127,17 +144,6 @@ int count_cores() {
 
 #elif defined(__linux__)
 
-/// The processors the scheduler may give us; empty if the kernel will not say.
-std::set<int> allowed_processors() {
-  std::set<int> allowed;
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return allowed;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (CPU_ISSET(cpu, &mask)) allowed.insert(cpu);
-  return allowed;
-}
-
 std::optional<int64_t> read_integer(const std::string& path) {
   std::ifstream file(path);
   int64_t value = 0;
@@ -146,9 +152,10 @@ std::optional<int64_t> read_integer(const std::string& path) {
 }
 
 /// Hyperthreads share a (package, core) pair and count once.
-int physical_cores(const std::set<int>& processors) {
+int physical_cores(const ProcessorSet& processors) {
   std::set<std::pair<int64_t, int64_t> > cores;
-  for (const int cpu : processors) {
+  for (int cpu = 0; cpu < static_cast<int>(processors.size()); ++cpu) {
+    if (!processors[cpu]) continue;
     const std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
     const auto core = read_integer(topology + "core_id");
     const auto package = read_integer(topology + "physical_package_id");
@@ -195,9 +202,9 @@ std::optional<double> cgroup_processors() {
 }
 
 int count_cores() {
-  const std::set<int> allowed = allowed_processors();
-  int cores = allowed.empty() ? static_cast<int>(std::thread::hardware_concurrency())
-                              : physical_cores(allowed);
+  const ProcessorSet allowed = allowed_processors();
+  int cores = allowed.none() ? static_cast<int>(std::thread::hardware_concurrency())
+                             : physical_cores(allowed);
   if (const auto quota = cgroup_processors())
     cores = std::min(cores, static_cast<int>(std::ceil(std::min(*quota, 1e6))));
   return cores;
@@ -220,5 +227,35 @@ int performance_cores() {
   }();
   return answer;
 }
+
+#if defined(__linux__)
+
+ProcessorSet allowed_processors() {
+  static_assert(CPU_SETSIZE == ProcessorSet().size());
+  ProcessorSet allowed;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return allowed;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) allowed[cpu] = CPU_ISSET(cpu, &mask);
+  return allowed;
+}
+
+int current_processor() { return sched_getcpu(); }
+
+void allow_processors(std::thread& thread, const ProcessorSet& processors) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (processors[cpu]) CPU_SET(cpu, &mask);
+  pthread_setaffinity_np(thread.native_handle(), sizeof(mask), &mask);
+}
+
+#else
+
+ProcessorSet allowed_processors() { return {}; }
+int current_processor() { return -1; }
+void allow_processors(std::thread&, const ProcessorSet&) {}
+
+#endif
 
 }  // namespace subbit

@@ -80,6 +80,9 @@ struct ThreadPool::State {
   bool stop = false;
   std::exception_ptr error;
 
+  ProcessorSet processors;  // the workers' at first, those of the thread that made the pool
+  int kept_off = -1;        // the processor that has been taken from them, the caller's
+
   std::atomic<bool> stopping{false};  // `stop`, for spinning workers
   std::atomic<bool> busy{false};
   std::vector<std::thread> workers;
@@ -89,6 +92,7 @@ struct ThreadPool::State {
   bool enter(uint64_t& last_loop);
   void leave();
   void close_and_wait();
+  void keep_off_the_caller();
   void shut_down();
 };
 
@@ -164,6 +168,20 @@ void ThreadPool::State::close_and_wait() {
   done.wait(lock, empty);
 }
 
+/// Where other programs have the other processors, the scheduler wakes a worker on the caller's, to
+/// which it is nearest. There it can do nothing but wait for the caller to finish alone: two
+/// threads decoded a 110M model no faster than one for seconds on end. So workers run anywhere but
+/// there. A caller that has moved takes the next processor from them when it next wakes one.
+void ThreadPool::State::keep_off_the_caller() {
+  const int here = current_processor();
+  if (here == kept_off || here < 0 || here >= static_cast<int>(processors.size())) return;
+  ProcessorSet others = processors;
+  others.reset(static_cast<size_t>(here));
+  if (others.none()) return;
+  for (std::thread& worker : workers) allow_processors(worker, others);
+  kept_off = here;
+}
+
 void ThreadPool::State::shut_down() {
   {
     const std::lock_guard lock(mutex);
@@ -176,6 +194,7 @@ void ThreadPool::State::shut_down() {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   CHECK(threads >= 1 && static_cast<uint64_t>(threads) <= kInsideMask);
+  state_->processors = allowed_processors();
   try {
     for (int worker = 1; worker < threads; ++worker)
       state_->workers.emplace_back([s = state_.get(), worker] { s->work_until_stopped(worker); });
@@ -225,6 +244,7 @@ void ThreadPool::run(int64_t count, int64_t grain, TaskRef task) {
     const std::lock_guard lock(s.mutex);
     wake = std::min<int64_t>(s.sleepers, (count - 1) / s.piece);
   }
+  if (wake > 0) s.keep_off_the_caller();
   for (; wake > 0; --wake) s.work.notify_one();
 
   s.drain(0);

@@ -44,6 +44,8 @@ DoctorReport doctor() {
   DoctorReport report;
   report.version = engine_version();
   report.sign_kernel = sign_dot_kernel_name();
+  report.prompt_kernel = prompt_kernel_name();
+  for (const std::string_view name : prompt_kernels()) report.prompt_kernels.emplace_back(name);
   report.performance_cores = performance_cores();
   try {
     const std::shared_ptr<GpuDevice> device = open_gpu();

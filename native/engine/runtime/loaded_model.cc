@@ -10,6 +10,7 @@
 #include "decoding/evaluate.h"
 #include "decoding/sampler.h"
 #include "engine.h"
+#include "formats/signs/sign_dot.h"
 #include "runtime/devices.h"
 #include "runtime/engine_thread.h"
 #include "runtime/inspect.h"
@@ -311,6 +312,14 @@ void LoadedModelImpl::run_generate(const GenerateRequest& request, const JobCont
 uint64_t peak_memory_bytes() { return peak_resident_bytes(); }
 
 std::shared_ptr<LoadedModel> LoadedModel::load(const LoadRequest& request, JobControl& control) {
+  if (!choose_prompt_kernel(request.prompt_kernel)) {
+    std::string known;
+    for (const std::string_view name : prompt_kernels())
+      known += (known.empty() ? "" : ", ") + std::string(name);
+    throw Error(
+        ErrorCode::kInvalidOption, "this machine has no such kernel for prompts",
+        {{"option", "promptKernel"}, {"expected", known}, {"actual", request.prompt_kernel}});
+  }
   return {new LoadedModelImpl(request, control), [](LoadedModelImpl* model) {
             delete model;
             release_free_heap();

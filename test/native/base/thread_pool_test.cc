@@ -11,6 +11,10 @@
 #include "base/processor.h"
 #include "support/test.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 namespace subbit {
 namespace {
 
@@ -79,6 +83,38 @@ TEST(thread_pool_wakes_workers_that_have_gone_to_sleep) {
     EXPECT(met);
   }
 }
+
+#if defined(__linux__)
+TEST(thread_pool_workers_leave_the_caller_its_processor) {
+  // Where the scheduler had woken them there, two threads decoded no faster than one.
+  const ProcessorSet all = allowed_processors();
+  if (all.count() < 2) return;
+  ThreadPool pool(3);
+  std::thread caller([&] {
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    CPU_SET(sched_getcpu(), &mine);
+    EXPECT_EQ(sched_setaffinity(0, sizeof(mine), &mine), 0);
+    const int here = sched_getcpu();
+    // Workers are told when they are next woken, so not before they have slept.
+    std::atomic<bool> told{false};
+    std::atomic<int> on_mine{0};
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    for (int after = 0; after < 20 && std::chrono::steady_clock::now() < deadline; after += told) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      const bool were_told = told;
+      pool.parallel_for(8, 1, [&](Range range) {
+        if (range.worker == 0) return std::this_thread::sleep_for(std::chrono::microseconds(200));
+        if (!allowed_processors()[static_cast<size_t>(here)]) told = true;
+        if (were_told && sched_getcpu() == here) ++on_mine;
+      });
+    }
+    EXPECT(told);
+    EXPECT_EQ(on_mine.load(), 0);
+  });
+  caller.join();
+}
+#endif
 
 TEST(thread_pool_rethrows_one_error_and_works_afterwards) {
   for (const int threads : {1, 2, 4}) {

@@ -1,6 +1,7 @@
 // Which device a model gets, and what is said about it.
 #include "runtime/devices.h"
 
+#include <algorithm>
 #include <future>
 #include <thread>
 
@@ -220,6 +221,8 @@ TEST(doctor_names_every_kernel_of_the_gpu_or_says_why_there_is_none) {
   EXPECT(!doctor().has_gpu || doctor().gpu_reason.empty());
   const FakeGpu gpu;
   const DoctorReport report = doctor();
+  const auto& prompt_kernels = report.prompt_kernels;
+  EXPECT(std::count(prompt_kernels.begin(), prompt_kernels.end(), report.prompt_kernel) == 1);
   EXPECT(report.has_gpu);
   EXPECT_EQ(report.gpu_name, "Fake M1");
   EXPECT_EQ(report.gpu_family, 7);

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "engine.h"
+#include "formats/signs/sign_dot.h"
 #include "support/golden.h"
 #include "support/test.h"
 
@@ -76,6 +77,21 @@ TEST(greedy_generation_follows_the_golden_logits) {
   const Outcome outcome = generate(*model, request_for(40, 1));
   const float* row = golden.logits.data() + 39 * 67;
   EXPECT_EQ(int64_t{outcome.tokens.at(0)}, std::max_element(row, row + 67) - row);
+}
+
+TEST(a_kernel_for_prompts_is_one_that_the_machine_has_and_changes_no_token) {
+  std::vector<int32_t> first;
+  for (const std::string_view name : prompt_kernels()) {
+    LoadRequest request;
+    request.prompt_kernel = name;
+    const auto model = load(request);
+    const Outcome outcome = generate(*model, request_for(20, 8));
+    if (first.empty()) first = outcome.tokens;
+    EXPECT(!first.empty() && outcome.tokens == first);
+  }
+  LoadRequest request;
+  request.prompt_kernel = "abacus";
+  EXPECT_ERROR(ErrorCode::kInvalidOption, "no such kernel", load(request));
 }
 
 TEST(a_stop_token_the_length_and_the_context_each_end_a_generation) {

@@ -1,7 +1,11 @@
 // Chooses the sign kernel, lays out operands for it and splits rows over the threads.
 #include "formats/signs/sign_dot.h"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <iterator>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -12,14 +16,82 @@
 namespace subbit {
 namespace {
 
-const SignKernel& chosen_kernel() {
-  static const SignKernel* const chosen = [] {
+void load_operand(const SignKernel& kernel, const QuantizedRows& in, SignOperand& out,
+                  ThreadPool& pool) {
+  out.kernel = &kernel;
+  load_codes(in, in.cols, out.codes, pool);
+  const int64_t stride = operand_chunks(in.chunks) * kernel.chunk_bytes;
+  uint8_t* const tables = reserve(out.tables, in.rows * stride);
+  pool.parallel_for(in.rows, 4, [&](Range range) {
+    for (int64_t row = range.begin; row < range.end; ++row)
+      kernel.load(out.codes, row, tables + row * stride);
+  });
+}
+
+std::span<const SignKernel* const> usable_kernels() {
+  static const std::vector<const SignKernel*> usable = [] {
     int count = 0;
     const SignKernel* const* kernels = sign_kernels(&count);
-    while (!(*kernels)->usable()) ++kernels;  // the portable one, last, always is
-    return *kernels;
+    std::vector<const SignKernel*> found(kernels, kernels + count);
+    std::erase_if(found, [](const SignKernel* kernel) { return !kernel->usable(); });
+    return found;
   }();
-  return *chosen;
+  return usable;
+}
+
+/// For one token: the fastest of those for all, which the portable one ends.
+const SignKernel& decoding_kernel() { return *usable_kernels().front(); }
+
+/// That and those for prompts only.
+std::vector<const SignKernel*> prompt_candidates() {
+  std::vector<const SignKernel*> candidates = {&decoding_kernel()};
+  for (const SignKernel* kernel : usable_kernels())
+    if (kernel->used_for == SignKernel::For::kPrompts) candidates.push_back(kernel);
+  return candidates;
+}
+
+/// Seconds of a product of 32 tokens that takes part of a millisecond: the best of a few.
+double seconds_of(const SignKernel& kernel) {
+  constexpr int64_t kTokens = 32;
+  constexpr int64_t kColumns = 2048;
+  constexpr int64_t kRows = 256;
+  ThreadPool alone(1);
+  std::vector<float> values(kTokens * kColumns);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i * 37 % 101) - 50.0f;
+  QuantizedRows codes;
+  quantize_rows(ConstMatrix(values.data(), kTokens, kColumns), codes, alone);
+  std::vector<std::byte> words(sign_bytes(kRows, kColumns));
+  for (size_t i = 0; i < words.size(); ++i) words[i] = static_cast<std::byte>(i * 131 >> 3);
+  std::vector<int32_t> sums(kTokens * kRows);
+  double best = std::numeric_limits<double>::infinity();
+  for (int round = 0; round < 4; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    SignOperand operand;
+    load_operand(kernel, codes, operand, alone);
+    sign_dot({words.data(), kRows, kColumns}, operand, {sums.data(), kTokens, kRows}, alone);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    best = std::min(best, took.count());
+  }
+  return best;
+}
+
+const SignKernel& fastest_prompt_kernel() {
+  static const SignKernel* const fastest = [] {
+    const auto candidates = prompt_candidates();
+    if (candidates.size() == 1) return candidates.front();
+    std::vector<double> seconds;
+    for (const SignKernel* kernel : candidates) seconds.push_back(seconds_of(*kernel));
+    return candidates[static_cast<size_t>(std::min_element(seconds.begin(), seconds.end()) -
+                                          seconds.begin())];
+  }();
+  return *fastest;
+}
+
+std::atomic<const SignKernel*> chosen_prompt_kernel{nullptr};
+
+const SignKernel& prompt_kernel() {
+  const SignKernel* chosen = chosen_prompt_kernel.load(std::memory_order_relaxed);
+  return chosen != nullptr ? *chosen : fastest_prompt_kernel();
 }
 
 /// Fours, because some kernels go four quads abreast.
@@ -76,41 +148,60 @@ void multiply_expanded(const SignKernel& kernel, const SignWords& matrix, const 
 }  // namespace
 
 const SignKernel* const* sign_kernels(int* count) {
+  static const SignKernel* const kernels[] = {
 #if defined(__x86_64__)
-  static const SignKernel* const kernels[] = {&kAvx512SignKernel, &kAvx2SignKernel,
-                                              &kPortableSignKernel};
+      &kAvx512SignKernel,
+      &kAvx2SignKernel,
+      &kPortableSignKernel,
 #elif defined(__aarch64__)
-  static const SignKernel* const kernels[] = {&kNeonDotSignKernel, &kNeonSignKernel,
-                                              &kPortableSignKernel};
+      &kNeonDotSignKernel,
+      &kNeonSignKernel,
+      &kPortableSignKernel,
+      &kI8mmSignKernel,
 #else
-  static const SignKernel* const kernels[] = {&kPortableSignKernel};
+      &kPortableSignKernel,
 #endif
+#if defined(__APPLE__)
+      &kAccelerateSignKernel,
+#endif
+  };
   *count = static_cast<int>(std::size(kernels));
   return kernels;
 }
 
-const char* sign_dot_kernel_name() { return chosen_kernel().name; }
+const char* sign_dot_kernel_name() { return decoding_kernel().name; }
+const char* prompt_kernel_name() { return prompt_kernel().name; }
+
+std::vector<std::string_view> prompt_kernels() {
+  std::vector<std::string_view> names;
+  for (const SignKernel* kernel : prompt_candidates()) names.emplace_back(kernel->name);
+  return names;
+}
+
+bool choose_prompt_kernel(std::string_view name) {
+  const SignKernel* chosen = nullptr;
+  for (const SignKernel* kernel : prompt_candidates())
+    if (name == kernel->name) chosen = kernel;
+  if (chosen == nullptr && !name.empty()) return false;
+  chosen_prompt_kernel.store(chosen, std::memory_order_relaxed);
+  return true;
+}
 
 uint64_t sign_operand_bytes(int64_t rows, int64_t columns) {
   const int64_t chunks = operand_chunks(chunks_of(columns));
-  return loaded_codes_bytes(rows, columns) +
-         static_cast<uint64_t>(rows * chunks * chosen_kernel().chunk_bytes);
+  int64_t chunk_bytes = 0;  // of whichever kernel is chosen in the end
+  for (const SignKernel* kernel : usable_kernels())
+    chunk_bytes = std::max(chunk_bytes, kernel->chunk_bytes);
+  return loaded_codes_bytes(rows, columns) + static_cast<uint64_t>(rows * chunks * chunk_bytes);
 }
 
 void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool) {
-  load_codes(in, in.cols, out.codes, pool);
-  const SignKernel& kernel = chosen_kernel();
-  const int64_t stride = operand_chunks(in.chunks) * kernel.chunk_bytes;
-  uint8_t* const tables = reserve(out.tables, in.rows * stride);
-  pool.parallel_for(in.rows, 4, [&](Range range) {
-    for (int64_t row = range.begin; row < range.end; ++row)
-      kernel.load(out.codes, row, tables + row * stride);
-  });
+  load_operand(in.rows == 1 ? decoding_kernel() : prompt_kernel(), in, out, pool);
 }
 
 void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
               ThreadPool& pool) {
-  const SignKernel& kernel = chosen_kernel();
+  const SignKernel& kernel = *operand.kernel;
   const LoadedCodes& codes = operand.codes;
   const int64_t chunks = chunks_of(matrix.columns);
   CHECK(matrix.first_chunk % 2 == 0 && matrix.first_chunk + chunks <= codes.chunks);

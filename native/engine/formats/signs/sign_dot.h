@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/matrix.h"
@@ -17,9 +19,12 @@
 
 namespace subbit {
 
-/// Loaded codes in the form the chosen kernel reads. Built once per input, shared by every sign
+struct SignKernel;  // sign_kernel.h
+
+/// Loaded codes in the form that a kernel reads. Built once per input, shared by every sign
 /// matrix that reads it.
 struct SignOperand {
+  const SignKernel* kernel = nullptr;
   LoadedCodes codes;
   Buffer<uint8_t> tables;  // [tokens, padded chunks, kernel's bytes a chunk]
 };
@@ -47,5 +52,15 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
 
 /// "avx512", "avx2", "portable", ...: for reports.
 const char* sign_dot_kernel_name();
+
+/// What multiplies several tokens at once. Unless somebody has chosen, the fastest at a small
+/// product that each usable one is given when it is first needed; where there is but one, nothing
+/// is timed.
+const char* prompt_kernel_name();
+/// One of prompt_kernels(), or an empty name for the fastest; for the whole process, from the next
+/// product on. Says whether there is such a kernel here.
+bool choose_prompt_kernel(std::string_view name);
+/// The names of those that this machine can run.
+std::vector<std::string_view> prompt_kernels();
 
 }  // namespace subbit

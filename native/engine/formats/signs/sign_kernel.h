@@ -32,12 +32,16 @@ struct SignTask {
 };
 
 struct SignKernel {
+  /// Some are worth their trouble for several tokens only: they multiply prompts where they are
+  /// faster (prompt_kernel in sign_dot.h).
+  enum class For { kAll, kPrompts };
   const char* name = nullptr;
   bool (*usable)() = nullptr;
   int64_t chunk_bytes = 0;  // operand bytes for one chunk of one token
   /// Lays out token `row` of the codes: operand_chunks(codes.chunks) * chunk_bytes, aligned to 64.
   void (*load)(const LoadedCodes& codes, int64_t row, uint8_t* operand) = nullptr;
   void (*multiply)(const SignTask& task, MatrixView<int32_t> out) = nullptr;
+  For used_for = For::kAll;
 };
 
 extern const SignKernel kPortableSignKernel;
@@ -47,9 +51,13 @@ extern const SignKernel kAvx512SignKernel;
 #elif defined(__aarch64__)
 extern const SignKernel kNeonDotSignKernel;
 extern const SignKernel kNeonSignKernel;
+extern const SignKernel kI8mmSignKernel;
+#endif
+#if defined(__APPLE__)
+extern const SignKernel kAccelerateSignKernel;
 #endif
 
-/// Fastest first; each one's usable() must be asked.
+/// Of those for all, fastest first; each one's usable() must be asked.
 const SignKernel* const* sign_kernels(int* count);
 
 }  // namespace subbit
