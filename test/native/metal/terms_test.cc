@@ -1,6 +1,7 @@
 // Linears of several terms, and terms of shared tables: each term's integers to the bit, then
 // finish_terms against PackedWeight, to the bit too.
 #include <bit>
+#include <cmath>
 
 #include "formats/registry.h"
 #include "formats/signs/layout.h"
@@ -154,14 +155,14 @@ std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
 }
 
 void expect_linear_exact(const PackedLinear& linear, const Table& table, uint32_t tokens,
-                         Values kind = Values::kSpread) {
+                         const std::vector<float>& values) {
   const std::vector<std::byte> bytes = pack(linear);
   const SharedTables tables = [&](int) { return &table.view; };
   const PackedView view = parse_packed(bytes, "test", tables);
   const TensorView tensor{"t.packed", DType::kU8, {std::ssize(bytes)}, bytes};
   const auto weight = find_format("packed")->view(tensor, linear.shape, tables);
   const auto columns = static_cast<size_t>(linear.shape.cols);
-  const QuantizedRows codes = cpu_quantize(make_values(tokens * columns, kind, columns), tokens);
+  const QuantizedRows codes = cpu_quantize(values, tokens);
   const std::vector<float> rho(tokens, 0.75f);
   const auto h = random_floats(tokens * static_cast<size_t>(linear.shape.rows), 4);
   const auto got = run_terms(view, codes, make_qvecs(codes, rho), h);
@@ -171,6 +172,12 @@ void expect_linear_exact(const PackedLinear& linear, const Table& table, uint32_
   weight->multiply({ConstMatrix(unread.data(), tokens, linear.shape.cols), rho.data(), &codes},
                    Matrix(wanted.data(), tokens, linear.shape.rows), OutputMode::kAdd, pool);
   expect_same_words(bits_of(got), bits_of(wanted), describe_packed(view));
+}
+
+void expect_linear_exact(const PackedLinear& linear, const Table& table, uint32_t tokens,
+                         Values kind = Values::kSpread) {
+  const auto columns = static_cast<size_t>(linear.shape.cols);
+  expect_linear_exact(linear, table, tokens, make_values(tokens * columns, kind, columns));
 }
 
 }  // namespace
@@ -188,7 +195,7 @@ TEST(metal_linears_of_several_terms_equal_the_cpu_to_the_bit) {
 
 TEST(metal_table_gemv_equals_the_cpu_at_every_width_and_awkward_column_counts) {
   for (const int64_t width : {4, 8, 16}) {
-    for (const int64_t columns : {1, 31, 33, 100, 172, 1024}) {
+    for (const int64_t columns : {1, 31, 33, 48, 100, 172, 1024}) {
       PackedLinear linear;
       linear.shape = {6, columns};
       linear.s_post = random_floats(6, 2);
@@ -210,6 +217,19 @@ TEST(metal_table_gemm_gives_the_integers_of_decoding) {
     linear.terms = {term_of("table", shape, 0, 8)};
     expect_linear_exact(linear, random_table(8), tokens, kind);
   }
+}
+
+// All of one sign: 2048 products of 14 bits, two bits above where they began, are 27 bits.
+TEST(metal_table_gemm_moves_its_sums_before_a_float_would_round) {
+  Table table = random_table(8);
+  for (int8_t& entry : table.entries) entry = static_cast<int8_t>(120 + (entry & 7));
+  PackedLinear linear;
+  linear.shape = {5, 2048};
+  linear.s_post = random_floats(5, 2);
+  linear.terms = {term_of("table", linear.shape, 0, 8)};
+  std::vector<float> values = random_floats(9 * 2048, 3);
+  for (float& value : values) value = 110.0f + std::fabs(value);
+  expect_linear_exact(linear, table, 9, values);
 }
 
 }  // namespace subbit::test
