@@ -77,7 +77,8 @@ double divergence(const std::vector<double>& p, const std::vector<double>& q) {
 /// The linear in signs, and its relative error, inputs weighted by their mean squares.
 std::pair<Linear, double> in_signs(const Linear& original, const std::vector<float>& moments,
                                    std::vector<std::vector<float>>& storage) {
-  const auto [rows, cols] = original.shape;
+  const int64_t rows = original.shape.rows;
+  const int64_t cols = original.shape.cols;
   std::vector<float> weights(static_cast<size_t>(rows * cols));
   int64_t first = 0;
   for (const Linear::Part& part : original.parts) {
