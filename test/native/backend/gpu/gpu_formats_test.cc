@@ -45,7 +45,7 @@ const std::vector<Form> kForms = {
     {"int4", Forms::kFactored, 0, Rule::kBits, 4, 16},
     {"int3", Forms::kFactored, 0, Rule::kBits, 3, 8},
     {"int2", Forms::kFactored, 0, Rule::kBits, 2, 8},
-    {"F32", Forms::kFactored, 0, Rule::kAsStored, 0, 16},
+    {"F", Forms::kFactored, 0, Rule::kAsStored, 0, 16},  // F32, F16 or BF16
 };
 
 std::vector<int32_t> random_tokens(int64_t vocab, int64_t count) {
