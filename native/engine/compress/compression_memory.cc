@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "compress/sensitivity.h"
+#include "compress/tune/gradient_moments.h"
 #include "compress/tune/teacher.h"
 #include "memory/plan_memory.h"
 
@@ -17,14 +19,9 @@ namespace subbit {
 namespace {
 
 constexpr double kFloat = 4.0;
-/// Rows of a pass and of the teacher's logits: tune/student.cc and tune/teacher.cc.
+/// Rows of a pass: tune/student.cc.
 constexpr double kPassRows = 512.0;
 constexpr double kTapeBytes = 512.0 * 1024.0 * 1024.0;
-constexpr double kLogitRows = 128.0;
-/// Of a window whose gradients are measured: tune/gradient_moments.cc.
-constexpr double kGradientTokens = 256.0;
-/// Of a window that sensitivities are measured on: sensitivity.cc.
-constexpr double kSensitivityTokens = 256.0;
 /// measure_speeds() streams 32 MiB and multiplies three small matrices.
 constexpr double kSpeedBytes = 37e6;
 /// For what the allocator holds beside what it was asked for.
@@ -78,7 +75,7 @@ double operation_scratch(const Sizes& sizes, double rows) {
 double gradients(const CostRequest& request, const Sizes& sizes) {
   if (request.gradient_windows == 0) return 0.0;
   const CostCounts& counts = sizes.counts;
-  const double rows = std::min(sizes.window, kGradientTokens);
+  const double rows = std::min(sizes.window, static_cast<double>(kGradientTokens));
   const double logits = rows * counts.vocab;
   const double weights = counts.body_weights + counts.end_weights;
   const double tape = rows * counts.layers * sizes.tape();
@@ -92,7 +89,7 @@ double gradients(const CostRequest& request, const Sizes& sizes) {
 double sensitivity(const CostRequest& request, const Sizes& sizes) {
   if (request.sensitivity_windows == 0) return 0.0;
   const CostCounts& counts = sizes.counts;
-  const double rows = std::min(sizes.window, kSensitivityTokens);
+  const double rows = std::min(sizes.window, static_cast<double>(kSensitivityTokens));
   const double tokens = rows * static_cast<double>(request.sensitivity_windows);
   const double window = kFloat * (2.0 * rows * sizes.activations() + 4.0 * rows * counts.kv +
                                   2.0 * kLogitRows * counts.vocab);

@@ -19,9 +19,6 @@
 namespace subbit {
 namespace {
 
-/// Of a window that sensitivities are measured on: sensitivity.cc.
-constexpr double kSensitivityTokens = 256.0;
-
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
@@ -140,7 +137,7 @@ double sensitivity_seconds(const CostRequest& request, const CostCounts& counts,
   for (const BlockPlan& block : request.plan->blocks)
     linears += static_cast<double>(block.linears.size() + block.kept.size());
   const double tokens = static_cast<double>(request.sensitivity_windows) *
-                        std::min(counts.window, kSensitivityTokens);
+                        std::min(counts.window, static_cast<double>(kSensitivityTokens));
   constexpr double kShare = 0.35;  // as for calibration
   return linears * tokens * (counts.body_weights + 2.0 * counts.end_weights) /
          (kShare * speeds.gemm);

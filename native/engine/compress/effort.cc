@@ -1,6 +1,8 @@
 // One function per stage.
 #include "compress/effort.h"
 
+#include "compress/cost.h"
+
 namespace subbit {
 namespace {
 
@@ -54,14 +56,11 @@ CompressWork work_of(const CompressRequest& request, const Manifest& manifest) {
 }
 
 Tunable tunable(const CompressionPlan& plan) {
-  int64_t signs = 0;
+  double signs = 0;  // whole numbers, far below 2^53
   for (const BlockPlan& block : plan.blocks)
-    for (const LinearPlan& linear : block.linears)
-      for (const PackedSize::Term& term : linear.size.terms)
-        signs += term.rank > 0 ? term.rank * (linear.size.shape.rows + term.columns)
-                               : linear.size.shape.rows * term.columns;
+    for (const LinearPlan& linear : block.linears) signs += signs_of(linear);
   if (signs == 0) return Tunable::kNothing;
-  return signs <= kMostTunedSigns ? Tunable::kYes : Tunable::kTooLarge;
+  return signs <= static_cast<double>(kMostTunedSigns) ? Tunable::kYes : Tunable::kTooLarge;
 }
 
 }  // namespace subbit

@@ -19,7 +19,6 @@
 namespace subbit {
 namespace {
 
-constexpr size_t kMostTokens = 256;
 constexpr int kPowerIterations = 8;
 
 std::vector<std::vector<int32_t>> chosen_windows(const SensitivityRequest& request) {
@@ -27,8 +26,8 @@ std::vector<std::vector<int32_t>> chosen_windows(const SensitivityRequest& reque
   std::vector<std::vector<int32_t>> chosen;
   for (size_t i = 0; i < count; ++i) {
     const std::vector<int32_t>& window = request.windows[i * request.windows.size() / count];
-    const auto tokens = std::min(window.size(), kMostTokens);
-    chosen.emplace_back(window.begin(), window.begin() + static_cast<int64_t>(tokens));
+    chosen.emplace_back(window.begin(),
+                        window.begin() + std::min<int64_t>(std::ssize(window), kSensitivityTokens));
   }
   return chosen;
 }
@@ -109,19 +108,6 @@ SignLinear signs_of(const Linear& original, const std::vector<float>& moments, T
   return signs;
 }
 
-/// Rows [first, first + count) of `targets`, whose columns are token ids.
-TeacherTargets rows_of(const TeacherTargets& targets, int64_t first, int64_t count) {
-  const auto begin = first * targets.width;
-  const auto end = (first + count) * targets.width;
-  TeacherTargets part;
-  part.rows = count;
-  part.width = targets.width;
-  part.columns.assign(targets.columns.begin() + begin, targets.columns.begin() + end);
-  part.probabilities.assign(targets.probabilities.begin() + begin,
-                            targets.probabilities.begin() + end);
-  return part;
-}
-
 class Measurement {
  public:
   Measurement(const SensitivityRequest& request, ThreadPool& pool, JobControl& control)
@@ -131,14 +117,12 @@ class Measurement {
         pool_(pool),
         control_(control),
         backend_(make_cpu_backend(pool)),
+        columns_(all_columns(model_.config().vocab_size)),
         stream_({&model_, model_.find_linear(manifest_.embedding)->parts[0].weight.get(), windows_,
                  TeacherStream::kNone},
                 *backend_, pool) {
     const int64_t longest = stream_.longest_window();
     const ModelConfig& config = model_.config();
-    columns_.tokens.resize(static_cast<size_t>(config.vocab_size));
-    std::iota(columns_.tokens.begin(), columns_.tokens.end(), 0);
-    columns_.named = config.vocab_size;
     activations_ = carve_activations(model_.activation_widths(),
                                      {longest, longest, kLogitRows, KvType::kF32}, storage_);
     keys_ = Buffer<float>(longest * config.num_key_value_heads * config.head_dim);
@@ -160,10 +144,8 @@ class Measurement {
   }
 
  private:
-  /// Rows of logits at once.
-  static constexpr int64_t kLogitRows = 128;
-
-  /// Window `i` from block `first` on, whose input the stream holds; `take` gets its logits.
+  /// Window `i` from block `first` on, whose input the stream holds; `take` gets its logits, piece
+  /// by piece.
   template <typename Take>
   void read(int64_t first, size_t i, const Take& take) {
     const int64_t tokens = stream_.compressed().length(i);
@@ -175,27 +157,29 @@ class Measurement {
       const int64_t rows = std::min(kLogitRows, tokens - row);
       model_.head(*backend_, row, rows, activations_);
       backend_->finish();
-      take(row, activations_.logits.rows_from(0, rows).matrix());
+      take(static_cast<size_t>(row / kLogitRows), activations_.logits.rows_from(0, rows).matrix());
     }
   }
 
-  /// What the original says, by token id.
-  TeacherTargets targets_of(size_t window) {
-    TargetCollector collector(stream_.compressed().length(window), model_.config().vocab_size);
-    read(0, window, [&](int64_t row, Matrix logits) { collector.add(row, logits, pool_); });
-    TeacherTargets targets = collector.take();
-    for (int32_t& column : targets.columns)
-      column = targets.vocabulary[static_cast<size_t>(column)];
-    return targets;
+  /// What the original says.
+  std::vector<TeacherTargets> targets_of(size_t window) {
+    std::vector<TeacherTargets> pieces;
+    read(0, window, [&](size_t, Matrix logits) {
+      TargetCollector collector(logits.rows, logits.cols);
+      collector.add(0, logits, pool_);
+      TeacherTargets& targets = pieces.emplace_back(collector.take());
+      for (int32_t& column : targets.columns)  // of all columns
+        column = targets.vocabulary[static_cast<size_t>(column)];
+    });
+    return pieces;
   }
 
   /// Nats a token by which the model, as it is now, departs from the original.
   double divergence(int64_t first_block) {
     double sum = 0.0;
     for (size_t i = 0; i < windows_.size(); ++i) {
-      read(first_block, i, [&](int64_t row, Matrix logits) {
-        sum += distillation_loss(rows_of(targets_[i], row, logits.rows), columns_, logits, nullptr,
-                                 pool_);
+      read(first_block, i, [&](size_t piece, Matrix logits) {
+        sum += distillation_loss(targets_[i][piece], columns_, logits, nullptr, pool_);
       });
     }
     return sum / static_cast<double>(stream_.tokens());
@@ -234,9 +218,9 @@ class Measurement {
   JobControl& control_;
   JobControl silent_;  // for short work: this one tells how far all of it has come
   std::unique_ptr<Backend> backend_;
+  HeadColumns columns_;
   CalibrationStream stream_;
-  HeadColumns columns_;  // all
-  std::vector<TeacherTargets> targets_;
+  std::vector<std::vector<TeacherTargets>> targets_;  // of each window, as read() cuts it
   Buffer<float> storage_;
   Activations activations_;
   Buffer<float> keys_;

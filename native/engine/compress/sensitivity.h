@@ -17,11 +17,14 @@ namespace subbit {
 /// KL divergence, in nats a token, per relative squared output error, by the linear's name.
 using Sensitivities = std::map<std::string, double, std::less<>>;
 
+/// Of a window no more are read.
+constexpr int64_t kSensitivityTokens = 256;
+
 struct SensitivityRequest {
   const Manifest* manifest = nullptr;
   Model* model = nullptr;  // the original; as it was when this returns or throws
   std::span<const std::vector<int32_t>> windows;
-  int64_t most_windows = 4;  // evenly spaced among them, 256 tokens of each at most
+  int64_t most_windows = 4;  // evenly spaced among them
 };
 
 /// Every linear of the body. The error that is made is that of the nearest signs with a scale a row

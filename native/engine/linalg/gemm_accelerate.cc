@@ -7,21 +7,14 @@
 #include <climits>
 
 #include "base/buffer.h"
+#include "base/cblas.h"
 #include "base/check.h"
 #include "linalg/gemm_kernel.h"
 #include "linalg/widen.h"
 
-// Declared by hand so that a build needs the framework's stub, not its headers. Values as in cblas.
-extern "C" void cblas_sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k,
-                            float alpha, const float* a, int a_stride, const float* b, int b_stride,
-                            float beta, float* c, int c_stride);
-
 namespace subbit {
 namespace {
 
-constexpr int kRowMajor = 101;
-constexpr int kNoTrans = 111;
-constexpr int kTrans = 112;
 // Halves are widened this many lines of C at a time: 11 MB of floats at a depth of 11008.
 constexpr int64_t kLines = 256;
 
@@ -49,10 +42,10 @@ GemmOperand float_lines(const GemmOperand& operand, bool lines_stored_as_rows, i
 void multiply(const GemmOperand& a, const GemmOperand& b, Matrix c, Accumulate accumulate) {
   const int64_t largest = std::max({c.rows, c.cols, a.op_cols(), a.stride, b.stride, c.stride});
   CHECK(largest <= INT_MAX);
-  cblas_sgemm(kRowMajor, a.transpose == Transpose::kYes ? kTrans : kNoTrans,
-              b.transpose == Transpose::kYes ? kTrans : kNoTrans, static_cast<int>(c.rows),
-              static_cast<int>(c.cols), static_cast<int>(a.op_cols()), 1.0f,
-              static_cast<const float*>(a.data), static_cast<int>(a.stride),
+  cblas_sgemm(kCblasRowMajor, a.transpose == Transpose::kYes ? kCblasTrans : kCblasNoTrans,
+              b.transpose == Transpose::kYes ? kCblasTrans : kCblasNoTrans,
+              static_cast<int>(c.rows), static_cast<int>(c.cols), static_cast<int>(a.op_cols()),
+              1.0f, static_cast<const float*>(a.data), static_cast<int>(a.stride),
               static_cast<const float*>(b.data), static_cast<int>(b.stride),
               accumulate == Accumulate::kAdd ? 1.0f : 0.0f, c.data, static_cast<int>(c.stride));
 }

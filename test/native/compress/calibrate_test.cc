@@ -9,22 +9,12 @@
 #include "compress/observing_backend.h"
 #include "io/checkpoint.h"
 #include "support/test.h"
+#include "support/tiny_model.h"
 
 namespace subbit {
 namespace {
 
-struct TinyModel {
-  Checkpoint checkpoint;
-  std::unique_ptr<Model> model;
-  Manifest manifest;
-
-  explicit TinyModel(const std::string& name)
-      : checkpoint(Checkpoint::open(test::fixture("models/" + name))) {
-    const Architecture& architecture = find_architecture(checkpoint.config(), checkpoint.path());
-    model = architecture.load(checkpoint, WeightMode::kAsStored);
-    manifest = architecture.manifest(checkpoint.config(), checkpoint.path());
-  }
-};
+using test::TinyModel;
 
 CalibrationRequest request_for(const TinyModel& tiny, std::span<const std::vector<int32_t>> windows,
                                TeacherStream teacher = TeacherStream::kNone) {

@@ -19,6 +19,7 @@
 #include "io/checkpoint.h"
 #include "models/registry.h"
 #include "support/test.h"
+#include "support/tiny_model.h"
 
 namespace subbit {
 namespace {
@@ -26,18 +27,7 @@ namespace {
 using Windows = std::vector<std::vector<int32_t>>;
 using Rows = std::vector<std::vector<double>>;
 
-struct TinyModel {
-  explicit TinyModel(const std::string& name)
-      : checkpoint(Checkpoint::open(test::fixture("models/" + name))),
-        architecture(find_architecture(checkpoint.config(), checkpoint.path())),
-        manifest(architecture.manifest(checkpoint.config(), checkpoint.path())),
-        model(architecture.load(checkpoint, WeightMode::kAsStored)) {}
-
-  Checkpoint checkpoint;
-  const Architecture& architecture;
-  Manifest manifest;
-  std::unique_ptr<Model> model;
-};
+using test::TinyModel;
 
 /// Probabilities of what follows each token.
 Rows read(Model& model, const std::vector<int32_t>& window, ThreadPool& pool) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -121,6 +122,14 @@ void index_targets(TeacherTargets& targets) {
 
 int64_t most_columns(int64_t rows, int64_t vocab) {
   return std::min(vocab, rows * kTop + 2 * kDrawn);
+}
+
+HeadColumns all_columns(int64_t vocab) {
+  HeadColumns columns;
+  columns.tokens.resize(static_cast<size_t>(vocab));
+  std::iota(columns.tokens.begin(), columns.tokens.end(), 0);
+  columns.named = vocab;
+  return columns;
 }
 
 HeadColumns choose_columns(const TeacherTargets& targets, int64_t vocab, Rng& rng) {

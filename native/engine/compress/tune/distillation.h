@@ -55,6 +55,8 @@ struct HeadColumns {
 };
 /// No window of `rows` tokens asks for more.
 int64_t most_columns(int64_t rows, int64_t vocab);
+/// The whole vocabulary: targets' `columns` are then token ids.
+HeadColumns all_columns(int64_t vocab);
 HeadColumns choose_columns(const TeacherTargets& targets, int64_t vocab, Rng& rng);
 
 /// Sum over the rows of KL(teacher || student), in nats, tails as one outcome. `logits` [rows,

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
@@ -15,9 +14,6 @@
 
 namespace subbit {
 namespace {
-
-/// Of a window: a vocabulary of 128k then takes 131 MB of logits, twice.
-constexpr size_t kMostTokens = 256;
 
 /// Sums of squared gradients, per output.
 using Sums = std::map<std::string, std::vector<double>, std::less<>>;
@@ -62,15 +58,6 @@ TeacherTargets next_tokens(std::span<const int32_t> window) {
   return targets;
 }
 
-/// The whole vocabulary: drawn columns would be noise, which squares do not average out.
-HeadColumns all_columns(int64_t vocab) {
-  HeadColumns columns;
-  columns.tokens.resize(static_cast<size_t>(vocab));
-  std::iota(columns.tokens.begin(), columns.tokens.end(), 0);
-  columns.named = vocab;
-  return columns;
-}
-
 /// The uncompressed model on a tape.
 class Measurement {
  public:
@@ -78,6 +65,7 @@ class Measurement {
       : model_(*request.model),
         pool_(pool),
         compute_(make_cpu_backend(pool)),
+        // Drawn columns would be noise, which squares do not average out.
         columns_(all_columns(model_.config().vocab_size)),
         head_(*model_.find_linear(request.manifest->head)->parts[0].weight, pool),
         longest_(longest) {
@@ -139,7 +127,7 @@ GradientMoments measure_gradients(const GradientRequest& request, ThreadPool& po
                                   JobControl& control) {
   const auto part_of = [&](size_t i) {
     const std::span<const int32_t> window = request.windows[i];
-    return window.first(std::min(window.size(), kMostTokens));
+    return window.first(std::min(window.size(), static_cast<size_t>(kGradientTokens)));
   };
   size_t longest = 1;
   for (size_t i = 0; i < request.windows.size(); ++i)

@@ -19,6 +19,9 @@ namespace subbit {
 /// linear that adds to the residual stream it is the moment of the stream behind it.
 using GradientMoments = std::map<std::string, std::vector<float>, std::less<>>;
 
+/// Of a window no more are read: a vocabulary of 128k then takes 131 MB of logits, twice.
+constexpr int64_t kGradientTokens = 256;
+
 struct GradientRequest {
   const Manifest* manifest = nullptr;
   Model* model = nullptr;
@@ -26,7 +29,7 @@ struct GradientRequest {
   int64_t most_windows = 32;  // evenly spaced among them
 };
 
-/// Of the first 256 tokens of each window. Throws kAborted. Memory: every
+/// Of the first kGradientTokens of each window. Throws kAborted. Memory: every
 /// weight as a float, and one such window's tape and logits.
 GradientMoments measure_gradients(const GradientRequest& request, ThreadPool& pool,
                                   JobControl& control);

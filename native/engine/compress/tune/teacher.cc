@@ -17,9 +17,6 @@ namespace {
 /// many are enough for the cost of reading all weights once to vanish.
 constexpr int64_t kWritingBytes = int64_t{512} << 20;
 constexpr int64_t kMostSequences = 128;
-/// Rows of logits at once: a head's weights are laid out anew for every product, whose cost only
-/// many rows make up for.
-constexpr int64_t kLogitRows = 128;
 
 /// A token drawn in proportion to `powers`. Whole runs are passed over by their sums.
 int32_t draw(std::span<const float> powers, double uniform) {

@@ -35,6 +35,10 @@ struct TeacherText {
 /// float32 keys, values and logits of, at least one and at most 128.
 int64_t sequences_in_step(const ModelConfig& config, int64_t tokens);
 
+/// Rows of logits at once: a head's weights are laid out anew for every product, whose cost only
+/// many rows make up for.
+constexpr int64_t kLogitRows = 128;
+
 class Teacher {
  public:
   /// `model` must outlive this and is prepared for windows of `longest` tokens.

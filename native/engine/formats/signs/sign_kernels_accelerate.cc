@@ -14,21 +14,14 @@
 #include <algorithm>
 
 #include "base/buffer.h"
+#include "base/cblas.h"
 #include "base/check.h"
 #include "formats/signs/byte_codes.h"
 #include "formats/signs/layout.h"
 
-// By hand, as in linalg/gemm_accelerate.cc.
-extern "C" void cblas_sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k,
-                            float alpha, const float* a, int a_stride, const float* b, int b_stride,
-                            float beta, float* c, int c_stride);
-
 namespace subbit {
 namespace {
 
-constexpr int kRowMajor = 101;
-constexpr int kNoTrans = 111;
-constexpr int kTrans = 112;
 constexpr int64_t kMostColumns = int64_t{1} << 18;
 constexpr int64_t kBlockTokens = 128;
 constexpr int64_t kTileFloats = 1 << 18;  // of signs written out at a time: 1 MB
@@ -56,9 +49,10 @@ void write_out(const SignTask& task, int64_t first, int64_t rows, float* to) {
 
 /// c [tokens, rows] = a [tokens, columns] times the transpose of b [rows, columns].
 void multiply_floats(ConstMatrix a, ConstMatrix b, float* c) {
-  cblas_sgemm(kRowMajor, kNoTrans, kTrans, static_cast<int>(a.rows), static_cast<int>(b.rows),
-              static_cast<int>(a.cols), 1.0f, a.data, static_cast<int>(a.cols), b.data,
-              static_cast<int>(b.cols), 0.0f, c, static_cast<int>(b.rows));
+  cblas_sgemm(kCblasRowMajor, kCblasNoTrans, kCblasTrans, static_cast<int>(a.rows),
+              static_cast<int>(b.rows), static_cast<int>(a.cols), 1.0f, a.data,
+              static_cast<int>(a.cols), b.data, static_cast<int>(b.cols), 0.0f, c,
+              static_cast<int>(b.rows));
 }
 
 void multiply_block(const SignTask& task, int64_t first_token, int64_t tokens,

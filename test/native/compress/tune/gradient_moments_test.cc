@@ -12,37 +12,27 @@
 #include "io/checkpoint.h"
 #include "models/registry.h"
 #include "support/test.h"
+#include "support/tiny_model.h"
 
 namespace subbit {
 namespace {
 
-struct TinyModel {
-  explicit TinyModel(const std::string& name)
-      : checkpoint(Checkpoint::open(test::fixture("models/" + name))),
-        architecture(find_architecture(checkpoint.config(), checkpoint.path())),
-        manifest(architecture.manifest(checkpoint.config(), checkpoint.path())),
-        model(architecture.load(checkpoint, WeightMode::kAsStored)) {}
+using test::TinyModel;
 
-  /// -log p(next | first).
-  double loss(int32_t first, int32_t next, ThreadPool& pool) {
-    const auto backend = make_cpu_backend(pool);
-    Decoder decoder(*model, *backend, {2, KvType::kF32});
-    const std::vector<int32_t> tokens = {first};
-    const std::atomic<bool> abort{false};
-    double result = 0;
-    decoder.forward(tokens, LogitRows::kLast, abort, [&](int64_t, Matrix logits) {
-      double sum = 0;
-      for (int64_t i = 0; i < logits.cols; ++i) sum += std::exp(double{logits.at(0, i)});
-      result = std::log(sum) - logits.at(0, next);
-    });
-    return result;
-  }
-
-  Checkpoint checkpoint;
-  const Architecture& architecture;
-  Manifest manifest;
-  std::unique_ptr<Model> model;
-};
+/// -log p(next | first).
+double loss_of(Model& model, int32_t first, int32_t next, ThreadPool& pool) {
+  const auto backend = make_cpu_backend(pool);
+  Decoder decoder(model, *backend, {2, KvType::kF32});
+  const std::vector<int32_t> tokens = {first};
+  const std::atomic<bool> abort{false};
+  double result = 0;
+  decoder.forward(tokens, LogitRows::kLast, abort, [&](int64_t, Matrix logits) {
+    double sum = 0;
+    for (int64_t i = 0; i < logits.cols; ++i) sum += std::exp(double{logits.at(0, i)});
+    result = std::log(sum) - logits.at(0, next);
+  });
+  return result;
+}
 
 TEST(the_moment_of_an_output_is_the_squared_slope_of_the_loss_there) {
   for (const char* name : {"tiny-llama", "tiny-llama3"}) {
@@ -68,7 +58,7 @@ TEST(the_moment_of_an_output_is_the_squared_slope_of_the_loss_there) {
               row -= rows;
             }
             tiny.model->replace_linear(spec.name, moved);
-            return tiny.loss(1, 42, pool);
+            return loss_of(*tiny.model, 1, 42, pool);
           };
           constexpr float kStep = 0x1p-6f;
           const double slope = (loss_at(kStep) - loss_at(-kStep)) / (2 * kStep);
