@@ -1,4 +1,4 @@
-// A model of test/fixtures/models, opened as the compressor opens one.
+// A model, opened as the compressor opens one.
 #pragma once
 
 #include <memory>
@@ -10,9 +10,9 @@
 
 namespace subbit::test {
 
-struct TinyModel {
-  explicit TinyModel(const std::string& name)
-      : checkpoint(Checkpoint::open(fixture("models/" + name))),
+struct OpenedModel {
+  explicit OpenedModel(const std::string& path)
+      : checkpoint(Checkpoint::open(path)),
         architecture(find_architecture(checkpoint.config(), checkpoint.path())),
         manifest(architecture.manifest(checkpoint.config(), checkpoint.path())),
         model(architecture.load(checkpoint, WeightMode::kAsStored)) {}
@@ -21,6 +21,11 @@ struct TinyModel {
   const Architecture& architecture;
   Manifest manifest;
   std::unique_ptr<Model> model;
+};
+
+/// One of test/fixtures/models.
+struct TinyModel : OpenedModel {
+  explicit TinyModel(const std::string& name) : OpenedModel(fixture("models/" + name)) {}
 };
 
 }  // namespace subbit::test
