@@ -1,12 +1,8 @@
-// The trial. Both back ends see the same tokens: a prompt in one call, a few in another, then
-// tokens one by one, so that kernels for every size of call have run. Their integers are equal;
-// rho, rotations, softmax and silu may differ by roundings, which now and then move an 8-bit code
-// by one. Logits are therefore compared as distributions.
+// The trial: who answers, how quickly, and what is remembered of it. When answers agree is the
+// business of answers.h.
 #include "runtime/device_trial.h"
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -15,97 +11,12 @@
 #include "backend/cpu/cpu_backend.h"
 #include "backend/gpu/gpu_backend.h"
 #include "base/error.h"
-#include "decoding/decoder.h"
 #include "io/file_writer.h"
+#include "runtime/answers.h"
 #include "runtime/inspect.h"
 
 namespace subbit {
 namespace {
-
-/// More than a tile's (kGemmTokens), so that the prompt kernels' times mean something.
-constexpr int64_t kPromptTokens = 33;
-constexpr int64_t kFewTokens = 3;
-constexpr int64_t kDecodedTokens = 4;
-constexpr int64_t kTokens = kPromptTokens + kFewTokens + kDecodedTokens;
-/// Nats. Rounding all activations to eight bits costs 0.0015 on a 15M model; two back ends differ
-/// by a few codes among thousands, so anything near that is another answer, not another rounding.
-constexpr double kMostDivergence = 1e-3;
-
-struct Answers {
-  std::vector<std::vector<float>> logits;
-  double prompt_ms = 0;
-  double decode_ms = 0;    // of the quickest token
-  int32_t likeliest = -1;  // after the last token, as the back end itself finds it
-};
-
-std::vector<int32_t> trial_tokens(int64_t vocab) {
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < kTokens; ++i) {
-    // Spread over the vocabulary; which ones does not matter.
-    tokens.push_back(static_cast<int32_t>((i * 7919 + 1) % vocab));
-  }
-  return tokens;
-}
-
-Answers answer(OpenedModel& opened, Backend& backend, KvType kv, int64_t context) {
-  using Clock = std::chrono::steady_clock;
-  const std::vector<int32_t> tokens = trial_tokens(opened.model().config().vocab_size);
-  Decoder decoder(opened.model(), backend, {context, kv});
-  const std::atomic<bool> abort{false};
-  Answers answers;
-  answers.decode_ms = std::numeric_limits<double>::infinity();
-  const auto keep = [&](int64_t, Matrix logits) {
-    answers.logits.emplace_back(logits.row(0), logits.row(0) + logits.cols);
-  };
-  std::span<const int32_t> left(tokens);
-  left = left.first(std::min(left.size(), static_cast<size_t>(context)));
-  const auto call = [&](int64_t count) {
-    const auto start = Clock::now();
-    const auto now = left.first(std::min(left.size(), static_cast<size_t>(count)));
-    decoder.forward(now, LogitRows::kLast, abort, keep);
-    left = left.subspan(now.size());
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-  };
-  answers.prompt_ms = call(kPromptTokens);
-  if (!left.empty()) call(kFewTokens);
-  while (!left.empty()) answers.decode_ms = std::min(answers.decode_ms, call(1));
-  const int64_t last = decoder.position() - 1;
-  decoder.rewind(last);
-  answers.likeliest = decoder.next({&tokens[static_cast<size_t>(last)], 1}, abort);
-  return answers;
-}
-
-/// KL(softmax(a) || softmax(b)) in nats; infinite where b is not a number.
-double divergence(const std::vector<float>& a, const std::vector<float>& b) {
-  const auto log_sum = [](const std::vector<float>& x) {
-    const double most = *std::ranges::max_element(x);
-    double sum = 0;
-    for (const float v : x) sum += std::exp(v - most);
-    return most + std::log(sum);
-  };
-  const double a_sum = log_sum(a);
-  const double b_sum = log_sum(b);
-  double total = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double p = std::exp(a[i] - a_sum);
-    total += p * ((a[i] - a_sum) - (b[i] - b_sum));
-  }
-  return std::isfinite(total) ? std::fabs(total) : std::numeric_limits<double>::infinity();
-}
-
-double worst_divergence(const Answers& reference, const Answers& given) {
-  double worst = 0;
-  for (size_t i = 0; i < reference.logits.size(); ++i) {
-    worst = std::max(worst, divergence(reference.logits[i], given.logits[i]));
-  }
-  return worst;
-}
-
-/// Whether the back end finds the largest of its own logits.
-bool finds_largest(const Answers& given) {
-  const std::vector<float>& logits = given.logits.back();
-  return std::ranges::max_element(logits) - logits.begin() == given.likeliest;
-}
 
 const char* kv_name(KvCacheType kv) {
   if (kv == KvCacheType::kF32) return " f32";
@@ -180,8 +91,10 @@ class Trial {
       : device_(device),
         kv_(kv_type(kv)),
         opened_(opened),
-        context_(std::min<int64_t>(kTokens, opened.model().config().max_position_embeddings)) {
-    reference_ = answer(opened, *make_cpu_backend(pool), kv_, context_);
+        context_(opened.model().config().max_position_embeddings) {
+    const std::unique_ptr<Backend> cpu = make_cpu_backend(pool);
+    reference_ = answer(opened.model(), *cpu, kv_, context_);
+    otherwise_rounded_ = answer_otherwise_rounded(opened.model(), *cpu, kv_, context_);
   }
 
   struct Times {
@@ -196,7 +109,7 @@ class Trial {
     for (const auto& mapping : opened_.checkpoint().mappings()) backend->share(mapping);
     Answers given;
     try {
-      given = answer(opened_, *backend, kv_, context_);
+      given = answer(opened_.model(), *backend, kv_, context_);
     } catch (const Error& error) {
       const bool kernel =
           error.code() == ErrorCode::kNonFinite || error.code() == ErrorCode::kDeviceUnavailable;
@@ -204,13 +117,9 @@ class Trial {
       why = error.what();
       return {};
     }
-    const double worst = worst_divergence(reference_, given);
-    if (worst > kMostDivergence) {
-      why = "its answers diverge from the processor's by " + std::to_string(worst) + " nats";
-      return {};
-    }
-    if (!finds_largest(given)) {
-      why = "it does not find the largest of its own logits";
+    const std::string wrong = disagreement(reference_, otherwise_rounded_, given);
+    if (!wrong.empty()) {
+      why = wrong;
       return {};
     }
     return {given.prompt_ms, given.decode_ms};
@@ -222,6 +131,7 @@ class Trial {
   OpenedModel& opened_;
   int64_t context_;
   Answers reference_;
+  Answers otherwise_rounded_;
 };
 
 /// Popcount or select, whichever decodes faster; then columns or matrices for prompts. What gives

@@ -159,7 +159,8 @@ TEST(what_a_mac_can_lack_is_said_in_words) {
 TEST(a_gpu_with_one_wrong_kernel_is_found_out_and_not_used) {
   // One that every call runs, one for prompts, and one that changes no logit.
   for (const auto& [kernel, words] :
-       {std::pair("rope", "diverge"), std::pair("prompt_attention_f16", "diverge"),
+       {std::pair("rope", "differ from the processor"),
+        std::pair("prompt_attention_f16", "differ from the processor"),
         std::pair("argmax", "the largest of its own logits")}) {
     const std::string verdicts = test::temporary_directory() + "/devices.txt";
     Settings settings;
