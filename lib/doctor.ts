@@ -2,16 +2,18 @@
 import { processorName } from "./device.js";
 import { fromNative } from "./errors.js";
 import { loadModel } from "./model.js";
-import { type NativeDoctorReport, nativeAddon } from "./native.js";
+import {
+  type NativeDoctorReport,
+  type NativeGpu,
+  type NativeKernel,
+  type NativeProcessorKernels,
+  nativeAddon,
+} from "./native.js";
 import { exampleModel } from "./package.js";
 
-/** One GPU kernel as the system's shader compiler took it. */
-export interface KernelReport {
-  name: string;
-  usable: boolean;
-  /** Threads that one threadgroup may have. */
-  maxThreads: number;
-  /** The compiler's words, where it is not usable. */
+/** One GPU kernel's verdict and speed. */
+export interface KernelReport extends NativeKernel {
+  /** Why it is not right: the compiler's words, or in which job it differs and by how much. */
   reason?: string;
   /** One call's time: of a product with a square matrix of `timedRows`, of rows as wide. */
   speed?: {
@@ -37,36 +39,16 @@ export interface DoctorReport {
   version: string;
   platform: string;
   node: string;
-  cpu: {
-    name: string;
-    performanceCores: number;
-    /** The instructions that multiply signs, such as `"avx2"`. */
-    signKernel: string;
-    /** What multiplies prompts: the fastest of those that this machine can run, measured. */
-    promptKernel: string;
-    promptKernels: string[];
-  };
-  gpu?: {
-    name: string;
-    system: string;
-    family: number;
-    maxBufferBytes: number;
-    workingSetBytes: number;
-    threadgroupBytes: number;
-    /** What it reads when it does nothing else, measured. */
-    bytesPerSecond: number;
-    timedRows: number;
-    kernels: KernelReport[];
-    trial: TrialReport;
-  };
-  /** Why there is no `gpu`, or what went wrong while it was timed. */
+  cpu: NativeProcessorKernels & { name: string; performanceCores: number };
+  gpu?: NativeGpu & { kernels: KernelReport[]; trial: TrialReport };
+  /** Why there is no `gpu`, or what went wrong while it was tried. */
   gpuReason?: string;
 }
 
 /**
- * Looks at this machine: opens the GPU, if there is one, compiles every kernel for it, times them
- * and lets it answer for the package's model, which takes some seconds. The trial's verdict is the
- * one that `loadModel()` remembers.
+ * Looks at this machine: opens the GPU, if there is one, compiles every kernel for it, compares
+ * each with the processor, times them and lets the GPU answer for the package's model, which takes
+ * some seconds. That last verdict is the one that `loadModel()` remembers.
  * @throws ModelError NO_NATIVE_BINARY
  */
 export async function doctor(): Promise<DoctorReport> {
@@ -104,22 +86,11 @@ function gpuReport(
   trial: TrialReport,
 ): DoctorReport["gpu"] {
   const kernels = gpu.kernels.map(
-    ({ name, usable, maxThreads, reason, tokens, seconds, bytesPerSecond }): KernelReport => ({
-      name,
-      usable,
-      maxThreads,
-      ...(reason ? { reason } : {}),
-      ...(seconds > 0
-        ? {
-            speed: {
-              tokens,
-              seconds,
-              bytesPerSecond,
-              bandwidthFraction: bytesPerSecond / gpu.bytesPerSecond,
-            },
-          }
-        : {}),
-    }),
+    ({ reason, tokens, seconds, bytesPerSecond, ...kernel }): KernelReport => {
+      const bandwidthFraction = bytesPerSecond / gpu.bytesPerSecond;
+      const speed = { tokens, seconds, bytesPerSecond, bandwidthFraction };
+      return { ...kernel, ...(reason ? { reason } : {}), ...(seconds > 0 ? { speed } : {}) };
+    },
   );
   return { ...gpu, kernels, trial };
 }

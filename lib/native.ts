@@ -52,32 +52,54 @@ export interface NativeDevice {
   kernels: string;
 }
 
-export interface NativeDoctorReport {
-  version: string;
+/** What a Mac's GPU says of itself, and what was measured of it. */
+export interface NativeGpu {
+  name: string;
+  system: string;
+  family: number;
+  maxBufferBytes: number;
+  workingSetBytes: number;
+  threadgroupBytes: number;
+  /** What it reads when it does nothing else, measured. */
+  bytesPerSecond: number;
+  /** And columns, of the matrices that kernels were timed on. */
+  timedRows: number;
+}
+
+/** One GPU kernel, tried. */
+export interface NativeKernel {
+  name: string;
+  /**
+   * Whether it computes what the processor computes. `"unusable"`: the system's shader compiler
+   * refuses it. `"unjudged"`: no model runs it, or what it needs is wrong.
+   */
+  verdict: "right" | "wrong" | "unusable" | "unjudged";
+  /** Threads that one threadgroup may have; 0 where it is unusable. */
+  maxThreads: number;
+}
+
+/** What multiplies on the processor. */
+export interface NativeProcessorKernels {
+  /** The instructions that multiply signs, such as `"avx2"`. */
   signKernel: string;
+  /** What multiplies prompts: the fastest of those that this machine can run, measured. */
   promptKernel: string;
   promptKernels: string[];
+}
+
+export interface NativeDoctorReport extends NativeProcessorKernels {
+  version: string;
   performanceCores: number;
   /** Why there is no `gpu`. */
   gpuReason: string;
-  gpu?: {
-    name: string;
-    system: string;
-    family: number;
-    maxBufferBytes: number;
-    workingSetBytes: number;
-    threadgroupBytes: number;
-    bytesPerSecond: number;
-    timedRows: number;
-    kernels: {
-      name: string;
-      usable: boolean;
-      maxThreads: number;
+  gpu?: NativeGpu & {
+    /** A reason is empty, and times are 0, where there is none. */
+    kernels: (NativeKernel & {
       reason: string;
       tokens: number;
       seconds: number;
       bytesPerSecond: number;
-    }[];
+    })[];
   };
 }
 

@@ -4,3 +4,4 @@
 #include "device/gemv_kernels.h"
 
 GEMV_KERNELS(select_gemv, SelectChunk, SignWords, 1)
+GEMV_RANK_KERNEL(select_gemv_rank, SelectChunk, SignWords, 1)

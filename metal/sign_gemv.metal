@@ -5,4 +5,6 @@
 #include "device/gemv_kernels.h"
 
 GEMV_KERNELS(sign_gemv, PopcountChunk, SignWords, 1)
+GEMV_RANK_KERNEL(sign_gemv_rank, PopcountChunk, SignWords, 1)
 GEMV_KERNELS(sign_columns, PopcountChunk, SignWords, kColumnTokens)
+GEMV_RANK_KERNEL(sign_columns_rank, PopcountChunk, SignWords, kColumnTokens)

@@ -9,6 +9,7 @@
  *   slots           K1's issue slots a stored bit, counted in clang's output, within the aim
  * and with --all, what takes many minutes:
  *
+ *   wrong kernels   each kernel broken in turn: the self-test names it and no other
  *   whole models    stories15M compressed in every form, loaded with device: 'metal' over the fake
  *                   Metal, beside the processor
  *   cross-build     the addon for darwin-arm64, strictly linked and looked at (zig, from npm)
@@ -175,7 +176,9 @@ function checkSlots(clang) {
 
 function runLong() {
   const env = { SUBBIT_LONG_TESTS: "1" };
-  run(buildEngineTests(), ["stories15M_in_every_form"], { env });
+  const tests = buildEngineTests();
+  run(tests, ["any_one_wrong_kernel"], { env });
+  run(tests, ["stories15M_in_every_form"], { env });
   run(process.execPath, [join(root, "scripts/prebuild.js"), "darwin-arm64"]);
 }
 

@@ -17,7 +17,8 @@ export function doctorCommand(): Command {
     });
 }
 
-function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) {
+/** The report for scripts. */
+export function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) {
   return {
     version,
     platform,
@@ -40,9 +41,9 @@ function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) 
           bytes_per_second: gpu.bytesPerSecond,
           timed_rows: gpu.timedRows,
           trial: gpu.trial,
-          kernels: gpu.kernels.map(({ name, usable, maxThreads, reason, speed }) => ({
+          kernels: gpu.kernels.map(({ name, verdict, maxThreads, reason, speed }) => ({
             name,
-            usable,
+            verdict,
             max_threads: maxThreads,
             ...(reason ? { reason } : {}),
             ...(speed
@@ -60,12 +61,13 @@ function asJson({ version, platform, node, cpu, gpu, gpuReason }: DoctorReport) 
   };
 }
 
-/** "sign_gemv_store", "1 token", "41.3 us", "51.2 GB/s", "75 %". */
-function speedRow({ name, speed }: KernelReport): string[] {
-  if (!speed) return [];
+/** "sign_gemv_store", "right", "1 token", "41.3 us", "51.2 GB/s", "75 %". */
+function kernelRow({ name, verdict, speed }: KernelReport): string[] {
+  if (!speed) return [name, verdict];
   const { tokens, seconds, bytesPerSecond, bandwidthFraction } = speed;
   return [
     name,
+    verdict,
     tokens === 1 ? "1 token" : `${tokens} tokens`,
     `${(1e6 * seconds).toFixed(1)} us`,
     `${(bytesPerSecond / 1e9).toFixed(1)} GB/s`,
@@ -83,24 +85,21 @@ export function asText({ version, platform, node, cpu, gpu, gpuReason }: DoctorR
       : []),
   ];
   if (!gpu) return [...lines, `GPU: none. ${gpuReason ?? ""}`].join("\n");
-  const bad = gpu.kernels.filter(({ usable }) => !usable);
-  const timed = gpu.kernels.filter(({ speed }) => speed);
+  const { kernels } = gpu;
+  const right = kernels.filter(({ verdict }) => verdict === "right");
+  const others = kernels.filter(({ verdict }) => verdict !== "right");
   return [
     ...lines,
     `GPU: ${gpu.name} (Apple family ${gpu.family}), ${gpu.system}`,
     `  buffers up to ${byteSize(gpu.maxBufferBytes)}, working set ${byteSize(gpu.workingSetBytes)}`,
-    `  ${gpu.kernels.length - bad.length} of ${gpu.kernels.length} kernels usable`,
-    ...(bad.length > 0 ? [table(bad.map(({ name, reason }) => [name, reason ?? ""]))] : []),
+    `  ${right.length} of ${kernels.length} kernels compute what the processor computes`,
+    ...others.map(({ name, verdict, reason }) => `  ${name} is ${verdict}: ${reason ?? ""}`),
     ...(gpuReason ? [`  ${gpuReason}`] : []),
     gpu.trial.passed
       ? `  answers as the processor does; fastest kernels for signs: ${gpu.trial.kernels}`
       : `  will not be used: ${gpu.trial.reason}`,
-    ...(timed.length > 0
-      ? [
-          `  reads ${(gpu.bytesPerSecond / 1e9).toFixed(1)} GB/s; ` +
-            `weights of ${gpu.timedRows} x ${gpu.timedRows}, and the fraction of that:`,
-          table(timed.map(speedRow)),
-        ]
-      : []),
+    `  reads ${(gpu.bytesPerSecond / 1e9).toFixed(1)} GB/s; ` +
+      `weights of ${gpu.timedRows} x ${gpu.timedRows}, and the fraction of that:`,
+    table(kernels.map(kernelRow)),
   ].join("\n");
 }

@@ -37,17 +37,6 @@
     GEMV_EACH_TOKEN(kTokens,                                                                       \
                     finish_sums(own, args, epilogue, place, scale, at, index, sums, exponents))    \
   }                                                                                                \
-  KERNEL(prefix##_rank,                                                                            \
-         (constant GemvArgs & gemv_args [[buffer(0)]],                                             \
-          constant EpilogueArgs & epilogue_args [[buffer(1)]],                                     \
-          device const uint4* words [[buffer(2)]], device const uint* qvec [[buffer(3)]],          \
-          device const half* s_mid [[buffer(4)]], device uint* out [[buffer(5)]],                  \
-          device atomic_uint* status [[buffer(6)]], threadgroup int* integers THREADGROUP(0),      \
-          THREAD)) {                                                                               \
-    GEMV_MULTIPLY(Chunk, Words, kGemvThreads, kTokens);                                            \
-    GEMV_EACH_TOKEN(kTokens,                                                                       \
-                    finish_rank(own, args, epilogue, place, scale, at, index, s_mid, out, status)) \
-  }                                                                                                \
   KERNEL(prefix##_store,                                                                           \
          (constant GemvArgs & gemv_args [[buffer(0)]],                                             \
           constant EpilogueArgs & epilogue_args [[buffer(1)]],                                     \
@@ -111,4 +100,17 @@
     const QkvTargets targets = {q, keys, values, cosine, sine};                                    \
     GEMV_EACH_TOKEN(kTokens, finish_qkv(own, args, epilogue, place, scale, at, index, scales,      \
                                         targets, status))                                          \
+  }
+
+/// The first stage of a factored term, whose integers become codes.
+#define GEMV_RANK_KERNEL(name, Chunk, Words, kTokens)                                              \
+  KERNEL(name, (constant GemvArgs & gemv_args [[buffer(0)]],                                       \
+                constant EpilogueArgs & epilogue_args [[buffer(1)]],                               \
+                device const uint4* words [[buffer(2)]], device const uint* qvec [[buffer(3)]],    \
+                device const half* s_mid [[buffer(4)]], device uint* out [[buffer(5)]],            \
+                device atomic_uint* status [[buffer(6)]],                                          \
+                threadgroup int* integers THREADGROUP(0), THREAD)) {                               \
+    GEMV_MULTIPLY(Chunk, Words, kGemvThreads, kTokens);                                            \
+    GEMV_EACH_TOKEN(kTokens,                                                                       \
+                    finish_rank(own, args, epilogue, place, scale, at, index, s_mid, out, status)) \
   }

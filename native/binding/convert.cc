@@ -254,6 +254,20 @@ Napi::Object from_device(Napi::Env env, const DeviceFacts& device) {
   return out;
 }
 
+const char* verdict_name(KernelVerdict verdict) {
+  switch (verdict) {
+    case KernelVerdict::kRight:
+      return "right";
+    case KernelVerdict::kWrong:
+      return "wrong";
+    case KernelVerdict::kUnusable:
+      return "unusable";
+    case KernelVerdict::kUnjudged:
+      break;
+  }
+  return "unjudged";
+}
+
 Napi::Value from_doctor_report(Napi::Env env, const DoctorReport& report) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("version", report.version);
@@ -278,7 +292,7 @@ Napi::Value from_doctor_report(Napi::Env env, const DoctorReport& report) {
     const KernelReport& kernel = report.kernels[i];
     Napi::Object one = Napi::Object::New(env);
     one.Set("name", kernel.name);
-    one.Set("usable", kernel.usable);
+    one.Set("verdict", verdict_name(kernel.verdict));
     one.Set("maxThreads", as_number(kernel.max_threads));
     one.Set("reason", kernel.reason);
     one.Set("tokens", as_number(kernel.tokens));

@@ -306,13 +306,20 @@ EvaluateResult evaluate(const EvaluateRequest& request, JobControl& control);
 
 // ---- doctor -------------------------------------------------------------------------------------
 
-/// One GPU kernel as the device's compiler took it.
+enum class KernelVerdict {
+  kRight,     // it computes what the processor computes
+  kWrong,     // it does not
+  kUnusable,  // the system's compiler refuses it
+  kUnjudged,  // no model runs it, or what it needs is wrong
+};
+
+/// One GPU kernel, tried.
 struct KernelReport {
   std::string name;
-  bool usable = false;
-  int64_t max_threads = 0;
-  std::string reason;  // the compiler's words, where it is not
-  /// Of kernels that multiply weights: one call's time, for so many tokens. 0: not timed.
+  KernelVerdict verdict = KernelVerdict::kUnjudged;
+  std::string reason;  // it is not right: the compiler's words, or where it differs and by how much
+  int64_t max_threads = 0;  // of a threadgroup; 0: unusable
+  /// One call's time, for so many tokens. 0: not timed.
   int64_t tokens = 0;
   double seconds = 0;
   double bytes_per_second = 0;  // of weights
@@ -338,8 +345,8 @@ struct DoctorReport {
   std::vector<KernelReport> kernels;
 };
 
-/// Opens the GPU, compiles every kernel and times those that multiply weights. Blocks, on a Mac for
-/// some seconds. What fails is in the report.
+/// Opens the GPU, compiles every kernel, compares each with the processor and times those that a
+/// token's time goes into. Blocks, on a Mac for some seconds. What fails is in the report.
 DoctorReport doctor();
 
 // ---- inspect ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /** What `subbit doctor` tells people of a GPU, on a report as a Mac would give it. */
 import { expect, test } from "vitest";
 
-import { asText } from "../../lib/cli/doctor.js";
+import { asJson, asText } from "../../lib/cli/doctor.js";
 import type { DoctorReport } from "../../lib/index.js";
 
 const report: DoctorReport = {
@@ -28,12 +28,13 @@ const report: DoctorReport = {
     kernels: [
       {
         name: "sign_gemv_store",
-        usable: true,
+        verdict: "right",
         maxThreads: 1024,
         speed: { tokens: 1, seconds: 46e-6, bytesPerSecond: 45e9, bandwidthFraction: 0.75 },
       },
-      { name: "swiglu", usable: true, maxThreads: 1024 },
-      { name: "rope", usable: false, maxThreads: 0, reason: "error: no such type" },
+      { name: "swiglu", verdict: "right", maxThreads: 1024 },
+      { name: "rope", verdict: "unusable", maxThreads: 0, reason: "error: no such type" },
+      { name: "argmax", verdict: "wrong", maxThreads: 1024, reason: "it finds another logit" },
     ],
   },
 };
@@ -41,8 +42,8 @@ const report: DoctorReport = {
 test("each timed kernel stands beside the fraction of the measured bandwidth it reaches", () => {
   const text = asText(report);
   expect(text).toContain("reads 60.0 GB/s; weights of 4096 x 4096");
-  expect(text).toMatch(/sign_gemv_store +1 token +46\.0 us +45\.0 GB\/s +75 %/);
-  expect(text).not.toContain("swiglu");
+  expect(text).toMatch(/sign_gemv_store +right +1 token +46\.0 us +45\.0 GB\/s +75 %/);
+  expect(text).toMatch(/swiglu +right\s/);
 });
 
 test("what came of the trial is said, and which kernels it chose", () => {
@@ -61,9 +62,21 @@ test("what multiplies prompts is named where there is a choice", () => {
   expect(asText({ ...report, cpu })).not.toContain("prompts:");
 });
 
-test("a kernel that cannot be used stands there with the compiler's words", () => {
-  expect(asText(report)).toContain("2 of 3 kernels usable");
-  expect(asText(report)).toMatch(/rope +error: no such type/);
+test("each kernel's verdict is there, and why it is not right", () => {
+  const text = asText(report);
+  expect(text).toContain("2 of 4 kernels compute what the processor computes");
+  expect(text).toContain("rope is unusable: error: no such type");
+  expect(text).toContain("argmax is wrong: it finds another logit");
+});
+
+test("scripts find the same verdicts", () => {
+  const kernels = asJson(report).gpu?.kernels ?? [];
+  expect(kernels.map(({ name, verdict, reason }) => [name, verdict, reason])).toEqual([
+    ["sign_gemv_store", "right", undefined],
+    ["swiglu", "right", undefined],
+    ["rope", "unusable", "error: no such type"],
+    ["argmax", "wrong", "it finds another logit"],
+  ]);
 });
 
 test("what went wrong with a GPU while it was timed is said", () => {

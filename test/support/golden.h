@@ -1,8 +1,10 @@
 // Golden logits: a checkpoint's answers as an independent implementation gave them.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,18 @@ inline Golden read_golden(const std::string& path) {
           values_of<float>(file, "logits")};
 }
 
+/// Logits [tokens, vocab] after appending `tokens`.
+inline std::vector<float> forward(Decoder& decoder, std::span<const int32_t> tokens) {
+  std::vector<float> all;
+  const std::atomic<bool> abort{false};
+  decoder.forward(tokens, LogitRows::kAll, abort, [&](int64_t, Matrix logits) {
+    for (int64_t i = 0; i < logits.rows; ++i) {
+      all.insert(all.end(), logits.row(i), logits.row(i) + logits.cols);
+    }
+  });
+  return all;
+}
+
 /// A model with everything it needs to run, threads included.
 struct Runner {
   Checkpoint checkpoint;
@@ -51,16 +65,8 @@ struct Runner {
         backend(make_cpu_backend(pool)),
         decoder(*model, *backend, {model->config().max_position_embeddings, kv}) {}
 
-  /// Logits [tokens, vocab] after appending `tokens`.
   std::vector<float> forward(std::span<const int32_t> tokens) {
-    std::vector<float> all;
-    const std::atomic<bool> abort{false};
-    decoder.forward(tokens, LogitRows::kAll, abort, [&](int64_t, Matrix logits) {
-      for (int64_t i = 0; i < logits.rows; ++i) {
-        all.insert(all.end(), logits.row(i), logits.row(i) + logits.cols);
-      }
-    });
-    return all;
+    return test::forward(decoder, tokens);
   }
 };
 

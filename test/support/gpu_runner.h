@@ -13,6 +13,7 @@
 #include "decoding/decoder.h"
 #include "io/checkpoint.h"
 #include "models/model.h"
+#include "support/golden.h"
 #include "support/test.h"
 
 namespace subbit::test {
@@ -75,14 +76,7 @@ class GpuRunner {
   }
   /// Logits [tokens, vocab].
   std::vector<float> forward(std::span<const int32_t> tokens) {
-    std::vector<float> all;
-    const std::atomic<bool> abort{false};
-    decoder().forward(tokens, LogitRows::kAll, abort, [&](int64_t, Matrix logits) {
-      for (int64_t i = 0; i < logits.rows; ++i) {
-        all.insert(all.end(), logits.row(i), logits.row(i) + logits.cols);
-      }
-    });
-    return all;
+    return test::forward(decoder(), tokens);
   }
 
  private:

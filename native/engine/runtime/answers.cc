@@ -143,24 +143,27 @@ Answers answer(Model& model, Backend& backend, KvType kv, int64_t context) {
   const std::atomic<bool> abort{false};
   Answers answers;
   answers.decode_ms = std::numeric_limits<double>::infinity();
-  const auto keep = [&](int64_t, Matrix logits) {
-    for (int64_t row = 0; row < logits.rows; ++row) {
+  int64_t first_kept =
+      0;  // of the call: a prompt's answers have nothing to say that its last don't
+  const auto keep = [&](int64_t first, Matrix logits) {
+    for (int64_t row = std::max<int64_t>(0, first_kept - first); row < logits.rows; ++row) {
       answers.logits.emplace_back(logits.row(row), logits.row(row) + logits.cols);
     }
   };
   std::span<const int32_t> left(tokens);
   left = left.first(static_cast<size_t>(context));
-  const auto call = [&](int64_t count, LogitRows rows) {
+  const auto call = [&](int64_t count) {
     const auto start = Clock::now();
     const auto now = left.first(std::min(left.size(), static_cast<size_t>(count)));
-    decoder.forward(now, rows, abort, keep);
+    first_kept = std::max<int64_t>(0, std::ssize(now) - kFewTokens);
+    decoder.forward(now, LogitRows::kAll, abort, keep);
     left = left.subspan(now.size());
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   };
-  answers.prompt_ms = call(kPromptTokens, LogitRows::kLast);
-  if (!left.empty()) call(kFewTokens, LogitRows::kAll);
+  answers.prompt_ms = call(kPromptTokens);
+  if (!left.empty()) call(kFewTokens);
   while (!left.empty()) {
-    answers.decode_ms = std::min(answers.decode_ms, call(1, LogitRows::kLast));
+    answers.decode_ms = std::min(answers.decode_ms, call(1));
   }
   const int64_t last = decoder.position() - 1;
   decoder.rewind(last);
@@ -168,9 +171,8 @@ Answers answer(Model& model, Backend& backend, KvType kv, int64_t context) {
   return answers;
 }
 
-Answers answer_otherwise_rounded(Model& model, Backend& backend, KvType kv, int64_t context) {
-  OtherRoundings moved(backend);
-  return answer(model, moved, kv, context);
+std::unique_ptr<Backend> otherwise_rounding(Backend& inner) {
+  return std::make_unique<OtherRoundings>(inner);
 }
 
 std::string disagreement(const Answers& reference, const Answers& otherwise_rounded,

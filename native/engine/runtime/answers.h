@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,9 +23,9 @@ struct Answers {
 /// size of call run. `context` bounds them all.
 Answers answer(Model& model, Backend& backend, KvType kv, int64_t context);
 
-/// The same with every linear's input moved at random by up to half a step of the eight-bit codes:
-/// what an answer looks like of which all roundings fell otherwise.
-Answers answer_otherwise_rounded(Model& model, Backend& backend, KvType kv, int64_t context);
+/// `inner`, with every linear's input moved at random by up to half a step of the eight-bit codes:
+/// its answers are what a device's look like of which all roundings fell otherwise.
+std::unique_ptr<Backend> otherwise_rounding(Backend& inner);
 
 /// Empty where `given` is `reference` but for roundings; else what is wrong with it, in words.
 std::string disagreement(const Answers& reference, const Answers& otherwise_rounded,

@@ -1,19 +1,25 @@
-// The trial: who answers, how quickly, and what is remembered of it. When answers agree is the
-// business of answers.h.
+// The trial: whether the kernels that a model runs are right, each by itself (selftest/), whether
+// all of them together answer as the processor does (answers.h), and which are the fastest.
 #include "runtime/device_trial.h"
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
+#include <iterator>
 #include <limits>
+#include <map>
+#include <mutex>
+#include <set>
+#include <sstream>
+#include <utility>
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/gpu/gpu_backend.h"
 #include "base/error.h"
-#include "io/file_writer.h"
 #include "runtime/answers.h"
 #include "runtime/inspect.h"
+#include "runtime/verdicts.h"
+#include "selftest/kernel_trial.h"
 
 namespace subbit {
 namespace {
@@ -23,8 +29,8 @@ const char* kv_name(KvCacheType kv) {
   return kv == KvCacheType::kI8 ? " int8" : " f16";
 }
 
-/// What a verdict holds for: one line's beginning.
-std::string verdict_key(const GpuFacts& facts, OpenedModel& opened, KvCacheType kv) {
+/// What a verdict about a model holds for: its shape, and every format in it.
+std::string kind_of(OpenedModel& opened, KvCacheType kv) {
   const ModelConfig& config = opened.model().config();
   std::vector<std::string> formats;
   for (const InspectedTensor& tensor : inspect(opened.checkpoint()).tensors) {
@@ -33,43 +39,10 @@ std::string verdict_key(const GpuFacts& facts, OpenedModel& opened, KvCacheType 
   std::ranges::sort(formats);
   // Not std::ranges::unique: clang 14 cannot read libstdc++'s.
   formats.erase(std::unique(formats.begin(), formats.end()), formats.end());
-  std::string key = facts.name + "|" + facts.system + "|" + std::string(engine_version()) + "|" +
-                    config.model_type + " " + std::to_string(config.hidden_size) + " " +
-                    std::to_string(config.head_dim) + kv_name(kv);
-  for (const std::string& format : formats) key += "|" + format;
-  std::ranges::replace(key, '\n', ' ');
-  std::ranges::replace(key, '\t', ' ');
-  return key;
-}
-
-std::vector<std::string> read_lines(const std::string& path) {
-  std::vector<std::string> lines;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) lines.push_back(line);
-  return lines;
-}
-
-/// What follows the key: a policy_name(), or what was wrong. Empty: never tried.
-std::string recall(const std::string& path, const std::string& key) {
-  if (path.empty()) return "";
-  for (const std::string& line : read_lines(path)) {
-    if (line.starts_with(key + "\t")) return line.substr(key.size() + 1);
-  }
-  return "";
-}
-
-void remember(const std::string& path, const std::string& key, const std::string& verdict) {
-  if (path.empty()) return;
-  try {
-    std::vector<std::string> lines = read_lines(path);
-    std::erase_if(lines, [&](const std::string& line) { return line.starts_with(key + "\t"); });
-    FileWriter writer(path);
-    for (const std::string& line : lines) writer.write(line + "\n");
-    writer.write(key + "\t" + verdict + "\n");
-    writer.commit();
-  } catch (const Error&) {
-    // A cache that cannot be written costs the trial again next time, and nothing else.
-  }
+  std::string kind = config.model_type + " " + std::to_string(config.hidden_size) + " " +
+                     std::to_string(config.head_dim) + kv_name(kv);
+  for (const std::string& format : formats) kind += "|" + format;
+  return kind;
 }
 
 Error refused(const std::string& why) {
@@ -84,17 +57,55 @@ struct Refused {
   std::string why;
 };
 
+using KernelNames = std::set<std::string, std::less<>>;
+
+std::string joined(const KernelNames& kernels) {
+  std::string text;
+  for (const std::string& kernel : kernels) text += (text.empty() ? "" : " ") + kernel;
+  return text;
+}
+
+/// "right", or the names of those that are not.
+std::string judged_kernels(const std::shared_ptr<GpuDevice>& device, ThreadPool& pool) {
+  KernelNames wrong;
+  for (const JudgedKernel& kernel : judge_kernels(device, pool)) {
+    if (kernel.verdict == JudgedKernel::Verdict::kWrong) wrong.insert(kernel.name);
+  }
+  return wrong.empty() ? "right" : std::string(kWrong) + joined(wrong);
+}
+
+/// The device's kernels that are wrong: judged once for a chip, a system and an engine. Where no
+/// file remembers, the process does.
+KernelNames wrong_kernels(const std::shared_ptr<GpuDevice>& device, const Verdicts& verdicts,
+                          ThreadPool& pool) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> judged;
+  const std::string key = verdict_key(device->facts(), "kernels");
+  std::string known = verdicts.recall(key);
+  if (known.empty()) {
+    const std::lock_guard lock(mutex);
+    std::string& here = judged[key];
+    if (here.empty()) here = judged_kernels(device, pool);
+    verdicts.remember(key, here);
+    known = here;
+  }
+  if (!known.starts_with(kWrong)) return {};
+  std::istringstream names(known.substr(kWrong.size()));
+  return {std::istream_iterator<std::string>(names), std::istream_iterator<std::string>()};
+}
+
 class Trial {
  public:
-  Trial(const std::shared_ptr<GpuDevice>& device, KvCacheType kv, OpenedModel& opened,
-        ThreadPool& pool)
+  Trial(const std::shared_ptr<GpuDevice>& device, KernelNames wrong, KvCacheType kv,
+        OpenedModel& opened, ThreadPool& pool)
       : device_(device),
+        wrong_(std::move(wrong)),
         kv_(kv_type(kv)),
         opened_(opened),
         context_(opened.model().config().max_position_embeddings) {
     const std::unique_ptr<Backend> cpu = make_cpu_backend(pool);
     reference_ = answer(opened.model(), *cpu, kv_, context_);
-    otherwise_rounded_ = answer_otherwise_rounded(opened.model(), *cpu, kv_, context_);
+    otherwise_rounded_ = answer(opened.model(), *otherwise_rounding(*cpu), kv_, context_);
   }
 
   struct Times {
@@ -103,30 +114,37 @@ class Trial {
     bool passed() const { return std::isfinite(prompt_ms); }
   };
 
-  /// Infinities where the answers are wrong or a kernel cannot be had; `why` then says how.
+  /// Infinities where a kernel or the answers are wrong or a kernel cannot be had; `why` then says
+  /// how.
   Times run(const GpuPolicy& policy, std::string& why) {
-    const std::unique_ptr<GpuBackend> backend = make_gpu_backend(device_, policy);
+    const auto recorder = std::make_shared<RecordingDevice>(device_);
+    const std::unique_ptr<GpuBackend> backend = make_gpu_backend(recorder, policy);
     for (const auto& mapping : opened_.checkpoint().mappings()) backend->share(mapping);
+    std::string wrong;
     Answers given;
     try {
       given = answer(opened_.model(), *backend, kv_, context_);
+      wrong = disagreement(reference_, otherwise_rounded_, given);
     } catch (const Error& error) {
       const bool kernel =
           error.code() == ErrorCode::kNonFinite || error.code() == ErrorCode::kDeviceUnavailable;
       if (!kernel) throw;
-      why = error.what();
-      return {};
+      wrong = error.what();
     }
-    const std::string wrong = disagreement(reference_, otherwise_rounded_, given);
-    if (!wrong.empty()) {
-      why = wrong;
-      return {};
+    KernelNames culprits;
+    std::ranges::set_intersection(recorder->used(), wrong_,
+                                  std::inserter(culprits, culprits.end()));
+    if (!culprits.empty()) {
+      wrong = "these kernels compute other numbers than the processor: " + joined(culprits);
     }
-    return {given.prompt_ms, given.decode_ms};
+    if (wrong.empty()) return {given.prompt_ms, given.decode_ms};
+    why = wrong;
+    return {};
   }
 
  private:
   std::shared_ptr<GpuDevice> device_;
+  KernelNames wrong_;
   KvType kv_;
   OpenedModel& opened_;
   int64_t context_;
@@ -161,8 +179,9 @@ GpuPolicy fastest(Trial& trial, const GpuPolicy& start) {
 GpuPolicy proven_policy(const std::shared_ptr<GpuDevice>& device, const TrialOptions& options,
                         OpenedModel& opened, ThreadPool& pool) {
   const GpuPolicy start = gpu_policy(device->facts().family);
-  const std::string key = verdict_key(device->facts(), opened, options.kv_cache);
-  const std::string known = recall(options.verdicts, key);
+  const Verdicts verdicts(options.verdicts);
+  const std::string key = verdict_key(device->facts(), kind_of(opened, options.kv_cache));
+  const std::string known = verdicts.recall(key);
   for (const auto sign : {SignKernel::kPopcount, SignKernel::kSelect}) {
     for (const auto prompt : {PromptKernel::kColumns, PromptKernel::kMatrix}) {
       GpuPolicy policy = start;
@@ -172,15 +191,15 @@ GpuPolicy proven_policy(const std::shared_ptr<GpuDevice>& device, const TrialOpt
     }
   }
   if (known.starts_with(kWrong)) {
-    throw refused(known + " (remembered in " + options.verdicts + ")");
+    throw refused(known + " (remembered in " + verdicts.path() + ")");
   }
-  Trial trial(device, options.kv_cache, opened, pool);
+  Trial trial(device, wrong_kernels(device, verdicts, pool), options.kv_cache, opened, pool);
   try {
     const GpuPolicy policy = fastest(trial, start);
-    remember(options.verdicts, key, policy_name(policy));
+    verdicts.remember(key, policy_name(policy));
     return policy;
   } catch (const Refused& wrong) {
-    remember(options.verdicts, key, std::string(kWrong) + wrong.why);
+    verdicts.remember(key, std::string(kWrong) + wrong.why);
     throw refused(wrong.why);
   }
 }

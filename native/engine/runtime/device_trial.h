@@ -1,7 +1,7 @@
-// Trust, earned: before a GPU runs a model it answers a few tokens of it, and the answers must be
-// the processor's. The model's own weights are the test, so that exactly the kernels that will run
-// have run; where two kernels serve one job, the faster one is kept. The verdict is remembered for
-// this chip, system, engine and kind of model.
+// Trust, earned. Each kernel of a GPU does small jobs beside the processor, once for a chip, a
+// system and an engine; then, before a GPU runs a model, it answers a few tokens of it, and the
+// answers must be the processor's. Where two kernels serve one job, the faster one is kept. The
+// verdict is remembered for this chip, system, engine and kind of model.
 #pragma once
 
 #include <memory>

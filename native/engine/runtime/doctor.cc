@@ -1,12 +1,15 @@
 // What this machine offers.
 #include <algorithm>
+#include <memory>
 #include <string>
 
 #include "backend/gpu/kernel_times.h"
 #include "base/processor.h"
+#include "base/thread_pool.h"
 #include "engine.h"
 #include "formats/signs/sign_dot.h"
 #include "runtime/devices.h"
+#include "selftest/kernel_trial.h"
 
 namespace subbit {
 namespace {
@@ -17,11 +20,23 @@ void add_kernels(GpuDevice& device, DoctorReport& report) {
     one.name = kernel;
     try {
       one.max_threads = device.pipeline(kernel).max_threads();
-      one.usable = true;
     } catch (const Error& error) {
+      one.verdict = KernelVerdict::kUnusable;
       one.reason = error.what();
     }
     report.kernels.push_back(std::move(one));
+  }
+}
+
+void add_verdicts(const std::shared_ptr<GpuDevice>& device, DoctorReport& report) {
+  using Verdict = JudgedKernel::Verdict;
+  ThreadPool pool(1);
+  for (const JudgedKernel& judged : judge_kernels(device, pool)) {
+    const auto kernel = std::ranges::find(report.kernels, judged.name, &KernelReport::name);
+    if (kernel == report.kernels.end() || kernel->verdict == KernelVerdict::kUnusable) continue;
+    if (judged.verdict == Verdict::kRight) kernel->verdict = KernelVerdict::kRight;
+    if (judged.verdict == Verdict::kWrong) kernel->verdict = KernelVerdict::kWrong;
+    kernel->reason = judged.why;
   }
 }
 
@@ -58,6 +73,7 @@ DoctorReport doctor() {
     report.gpu_working_set_bytes = facts.working_set_bytes;
     report.gpu_threadgroup_bytes = facts.threadgroup_bytes;
     add_kernels(*device, report);
+    add_verdicts(device, report);
     add_times(time_kernels(device), report);
   } catch (const Error& error) {
     report.gpu_reason = error.what();

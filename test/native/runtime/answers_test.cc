@@ -53,9 +53,7 @@ std::string verdict(const std::string& path, const Difference& difference) {
   const auto answers = [&](Backend& backend) {
     return answer(*opened.model, backend, KvType::kF16, 64);
   };
-  return disagreement(answers(*cpu),
-                      answer_otherwise_rounded(*opened.model, *cpu, KvType::kF16, 64),
-                      answers(device));
+  return disagreement(answers(*cpu), answers(*otherwise_rounding(*cpu)), answers(device));
 }
 
 const std::string kModels[] = {test::fixture("../../share/stories15M"),

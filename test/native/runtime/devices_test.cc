@@ -7,6 +7,7 @@
 
 #include "backend/metal/metal_device.h"
 #include "engine.h"
+#include "runtime/verdicts.h"
 #include "support/fake_metal/fake_metal.h"
 #include "support/files.h"
 #include "support/gpu_runner.h"
@@ -104,8 +105,8 @@ TEST(a_gpu_whose_answers_were_wrong_is_not_tried_again_and_the_processor_steps_i
   const std::string verdicts = test::temporary_directory() + "/devices.txt";
   const FakeGpu gpu;
   load(DeviceChoice::kMetal, verdicts);
-  std::string text = test::read_file(verdicts);
-  text = text.substr(0, text.find('\t')) + "\twrong: its answers diverge\n";
+  std::string text = test::read_file(verdicts);  // of the kernels, and of the model
+  text = text.substr(0, text.rfind('\t')) + "\twrong: its answers diverge\n";
   test::write_file(verdicts, text);
   const auto model = load(DeviceChoice::kAuto, verdicts);
   EXPECT_EQ(model->facts().device.backend, "cpu");
@@ -158,6 +159,21 @@ TEST(what_a_mac_can_lack_is_said_in_words) {
 
 TEST(a_gpu_with_one_wrong_kernel_is_found_out_and_not_used) {
   // One that every call runs, one for prompts, and one that changes no logit.
+  for (const std::string kernel : {"rope", "prompt_attention_f16", "argmax"}) {
+    const std::string verdicts = test::temporary_directory() + "/devices.txt";
+    Settings settings;
+    settings.broken_kernel = kernel;
+    const FakeGpu gpu(settings);
+    const auto model = load(DeviceChoice::kAuto, verdicts);
+    EXPECT_EQ(model->facts().device.backend, "cpu");
+    EXPECT(model->facts().device.reason.ends_with("than the processor: " + kernel));
+    EXPECT(test::read_file(verdicts).find("|kernels\twrong: " + kernel + "\n") !=
+           std::string::npos);
+  }
+}
+
+// A kernel may be right in small jobs and wrong in the model's.
+TEST(a_gpu_whose_kernels_seem_right_is_still_judged_by_its_answers) {
   for (const auto& [kernel, words] :
        {std::pair("rope", "differ from the processor"),
         std::pair("prompt_attention_f16", "differ from the processor"),
@@ -166,8 +182,9 @@ TEST(a_gpu_with_one_wrong_kernel_is_found_out_and_not_used) {
     Settings settings;
     settings.broken_kernel = kernel;
     const FakeGpu gpu(settings);
+    const std::string key = verdict_key(open_metal_device()->facts(), "kernels");
+    test::write_file(verdicts, key + "\tright\n");
     const auto model = load(DeviceChoice::kAuto, verdicts);
-    EXPECT_EQ(model->facts().device.backend, "cpu");
     EXPECT(model->facts().device.reason.find(words) != std::string::npos);
     EXPECT(test::read_file(verdicts).find("\twrong: ") != std::string::npos);
   }
@@ -231,13 +248,27 @@ TEST(doctor_names_every_kernel_of_the_gpu_or_says_why_there_is_none) {
   EXPECT(report.gpu_bytes_per_second > 0);
   EXPECT_EQ(report.gpu_reason, "");
   for (const KernelReport& kernel : report.kernels) {
-    EXPECT(kernel.usable);
-    const bool planted =
-        kernel.name.starts_with("deleted_barrier_") || kernel.name.starts_with("wrong_pad_");
+    const bool planted = kernel.name.starts_with("deleted_barrier_") ||
+                         kernel.name.starts_with("wrong_pad_") ||
+                         kernel.name.starts_with("planted_");
     if (planted) continue;
+    const bool run_by_models = kernel.name != "read_bandwidth";
+    EXPECT(kernel.verdict == (run_by_models ? KernelVerdict::kRight : KernelVerdict::kUnjudged));
     // Whatever multiplies weights and stores what comes of it has been timed.
     const bool product = kernel.name.ends_with("_store") || kernel.name.ends_with("gemm_sums");
     if (product) EXPECT(kernel.seconds > 0 && kernel.bytes_per_second > 0);
+  }
+}
+
+TEST(doctor_names_the_one_kernel_that_is_wrong) {
+  Settings settings;
+  settings.broken_kernel = "kv_append_i8";
+  const FakeGpu gpu(settings);
+  for (const KernelReport& kernel : doctor().kernels) {
+    EXPECT_EQ(kernel.verdict == KernelVerdict::kWrong, kernel.name == settings.broken_kernel);
+    if (kernel.verdict == KernelVerdict::kWrong) {
+      EXPECT(kernel.reason.find("over a cache of int8: differs") != std::string::npos);
+    }
   }
 }
 

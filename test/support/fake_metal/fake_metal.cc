@@ -53,7 +53,12 @@ struct ProcessInfo final : Object {
   ProcessInfo() : Object(class_named("NSProcessInfo")) {}
 };
 Id process_info(Id, Selector) { return autorelease(new ProcessInfo()); }
-Id system_version(Id, Selector) { return autorelease(new String("Version 0 (Build Fake)")); }
+/// A system with a fault is another system: verdicts about the two are kept apart.
+Id system_version(Id, Selector) {
+  const std::string& broken = settings.broken_kernel;
+  const std::string fault = broken.empty() ? "" : ", broken " + broken;
+  return autorelease(new String("Version 0 (Build Fake" + fault + ")"));
+}
 
 // ---- buffers ------------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ constexpr Names kPopcountNames = {"sign_gemv_sums", "sign_gemv_rank",     "sign_
 constexpr Names kSelectNames = {"select_gemv_sums", "select_gemv_rank",     "select_gemv_store",
                                 "select_gemv_add",  "select_gemv_add_norm", "select_gemv_swiglu",
                                 "select_gemv_qkv"};
-constexpr Names kCode84Names = {"code84_gemv_sums", "code84_gemv_rank",     "code84_gemv_store",
-                                "code84_gemv_add",  "code84_gemv_add_norm", "code84_gemv_swiglu",
+constexpr Names kCode84Names = {"code84_gemv_sums",     "",
+                                "code84_gemv_store",    "code84_gemv_add",
+                                "code84_gemv_add_norm", "code84_gemv_swiglu",
                                 "code84_gemv_qkv"};
 constexpr Names kColumnsNames = {
     "sign_columns_sums",     "sign_columns_rank",   "sign_columns_store", "sign_columns_add",
     "sign_columns_add_norm", "sign_columns_swiglu", "sign_columns_qkv"};
-constexpr Names kCode84ColumnsNames = {"code84_columns_sums",     "code84_columns_rank",
+constexpr Names kCode84ColumnsNames = {"code84_columns_sums",     "",
                                        "code84_columns_store",    "code84_columns_add",
                                        "code84_columns_add_norm", "code84_columns_swiglu",
                                        "code84_columns_qkv"};

@@ -45,7 +45,8 @@ uint32_t attention_splits(const GpuPolicy& policy, int64_t tokens, int64_t posit
 /// What stores the integers of a matrix product.
 enum class Epilogue { kSums, kRank, kStore, kAdd, kAddNorm, kSwiglu, kQkv };
 
-/// The kernel's name, a literal; empty where there is none (a table has neither rank nor fusions).
+/// The kernel's name, a literal; empty where there is none: code84 has no rank, a table neither
+/// rank nor fusions.
 std::string_view gemv_kernel(SignKernel sign, StoredWeight::TermTag matrix, Epilogue epilogue);
 /// The same for several tokens, shader::kColumnTokens of which share one load of the words: by
 /// popcount, whatever serves single tokens. Empty for a table.
