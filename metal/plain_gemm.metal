@@ -13,6 +13,10 @@ struct PlainTokens {
   uint last;
 };
 
+inline uint token_count(thread const PlainTokens& tokens) {
+  return min(tokens.last + 1 - tokens.first, uint(kGemmTokens));
+}
+
 inline uint token_of(thread const PlainTokens& tokens, uint token) {
   return min(tokens.first + token, tokens.last);
 }
@@ -98,7 +102,7 @@ inline void group_gemm(thread const GroupGemvArgs& args, device const uchar* wei
     fill_group_rows<Coding>(args, weights, row, c, place, tiles);
     fill_code_tokens(args, own, c, largest, place, tiles);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    multiply_tiles(sums, tiles, simdgroup);
+    multiply_tiles(sums, tiles, token_count(tokens), simdgroup);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
@@ -156,7 +160,7 @@ inline void dense_gemm(thread const DenseGemvArgs& args, device const uchar* wei
       to_tokens[i] = value;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    multiply_tiles(sums, tiles, simdgroup);
+    multiply_tiles(sums, tiles, token_count(tokens), simdgroup);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 }

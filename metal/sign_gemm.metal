@@ -81,7 +81,7 @@ inline void sign_gemm(thread const GemvArgs& args, device const uint* words,
     }
     bound += more;
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    multiply_tiles(sums, tiles, simdgroup);
+    multiply_tiles(sums, tiles, token_count(tokens), simdgroup);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
   move_sums(sums, integers, own, lane);

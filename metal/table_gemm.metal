@@ -110,7 +110,7 @@ inline void multiply_entries(thread const GemvArgs& args, device const uint* wor
     fill_tokens(filled + qvec_codes_at() + kQvecChunkWords * c, filled_shift.drop, exponent, place,
                 tiles);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    multiply_tiles(sums, tiles, simdgroup);
+    multiply_tiles(sums, tiles, token_count(tokens), simdgroup);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
   move_long_sums(sums, window, integers, own, lane, simdgroup);

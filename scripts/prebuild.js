@@ -15,7 +15,7 @@ import { dirname, join } from "node:path";
 
 import { writeShaderFiles } from "./build-shaders.js";
 import { BuildError, runMain } from "./commands.js";
-import { writeAppleStubs } from "./prebuild/apple-stubs.js";
+import { appleOptions, macTarget, writeAppleStubs } from "./prebuild/apple-stubs.js";
 import { linuxFaults, macFaults } from "./prebuild/checks.js";
 import { readElf } from "./prebuild/elf.js";
 import { readMachO } from "./prebuild/mach-o.js";
@@ -26,12 +26,6 @@ const require = createRequire(import.meta.url);
 const work = join(root, "build/prebuild");
 const stubs = join(work, "stubs");
 
-const appleOptions = [
-  ...["-F", `${stubs}/System/Library/Frameworks`, "-L", `${stubs}/usr/lib`],
-  ...["-framework", "Accelerate", "-framework", "Metal", "-lobjc"],
-  ...["-framework", "CoreGraphics"],
-];
-
 /**
  * @typedef {{ compiler: string[], strict?: string[], ship: string[],
  *   faults: (bytes: Buffer) => string[] }} Target
@@ -39,9 +33,9 @@ const appleOptions = [
  */
 export const targets = {
   "darwin-arm64": {
-    compiler: ["-target", "aarch64-macos.13.0", "-mcpu=apple_m1"],
-    strict: [...appleOptions, "-lnode_api"],
-    ship: [...appleOptions, "-undefined", "dynamic_lookup"],
+    compiler: macTarget,
+    strict: [...appleOptions(stubs), "-lnode_api"],
+    ship: [...appleOptions(stubs), "-undefined", "dynamic_lookup"],
     faults: (bytes) => macFaults(readMachO(bytes)),
   },
   "linux-x64": {
@@ -96,10 +90,10 @@ export function prebuild(name) {
   const compile = [...target.compiler, ...inputs(name)];
   if (target.strict) {
     console.log(`subbit: linking ${name} strictly`);
-    zigCompile([...compile, ...target.strict, "-o", `${draft}.strict`]);
+    zigCompile("c++", [...compile, ...target.strict, "-o", `${draft}.strict`]);
   }
   console.log(`subbit: building ${file}`);
-  zigCompile([...compile, ...target.ship, "-o", draft]);
+  zigCompile("c++", [...compile, ...target.ship, "-o", draft]);
   const faults = target.faults(readFileSync(join(root, draft)));
   if (faults.length > 0) {
     throw new BuildError(

@@ -7,15 +7,17 @@
  *   races           the shaders and their tests with every load and store reported to the race
  *                   detector of metal_on_cpu
  *   slots           K1's issue slots a stored bit, counted in clang's output, within the aim
+ *   macOS           what knows of macOS compiled for it and linked strictly (zig, from npm)
  * and with --all, what takes many minutes:
  *
  *   wrong kernels   each kernel broken in turn: the self-test names it and no other
  *   whole models    stories15M compressed in every form, loaded with device: 'metal' over the fake
  *                   Metal, beside the processor
- *   cross-build     the addon for darwin-arm64, strictly linked and looked at (zig, from npm)
+ *   cross-build     the whole addon for darwin-arm64, strictly linked and looked at
  *
- * Each part first proves on planted faults that it can fail. Needs clang++-19 (Debian: clang-19);
- * without it both are skipped with a line that says so, except in CI, where that is a failure.
+ * Each part first proves on planted faults that it can fail. clang++-19 (Debian: clang-19) and zig
+ * are installed where they are missing and may be; where they may not, their parts are skipped with
+ * a line that says so, except in CI, where that is a failure.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
@@ -24,6 +26,8 @@ import { basename, join } from "node:path";
 import { buildEngineTests } from "./build-native.js";
 import { BuildError, findProgram, run, runAll, runMain } from "./commands.js";
 import { countSlots, matrixSlots, slots, slotsPerBit } from "./metal/slots.js";
+import { checkMacLink } from "./prebuild/mac-link.js";
+import { installZig } from "./prebuild/zig.js";
 import { filesBelow, root } from "./sources.js";
 
 const prelude = join(root, "scripts/metal/address_spaces.h");
@@ -172,6 +176,11 @@ function checkSlots(clang) {
     `slots: tables, a weight and a token: ${table} one by one, ${byMatrix} by matrices, ` +
       `${move} more in a chunk that moves the sums`,
   );
+  const few = [2, 4, 8].map((tokens) => {
+    const each = matrixSlots(counted, 102, counted.tileEntries, tokens);
+    return `${(tokens * each).toFixed(1)} for ${tokens} tokens`;
+  });
+  console.log(`slots: tables, a weight by matrices: ${few.join(", ")}`);
 }
 
 function runLong() {
@@ -197,13 +206,21 @@ function clang19() {
   return findProgram("clang++-19");
 }
 
-runMain(async () => {
-  if (process.argv.includes("--all")) runLong();
+/**
+ * In CI a failure, elsewhere a line.
+ * @param {string} what is skipped, and why
+ */
+function skip(what) {
+  if (process.env["CI"]) throw new BuildError(what);
+  console.log(`skipped: ${what}`);
+}
+
+async function checkShaders() {
   const clang = clang19();
   if (!clang) {
-    const missing = "clang++-19 is not on PATH (Debian: apt-get install clang-19)";
-    if (process.env["CI"]) throw new BuildError(missing);
-    console.log(`skipped: address spaces and races, ${missing}`);
+    skip(
+      "address spaces, slots and races: no clang++-19 on PATH (Debian: apt-get install clang-19)",
+    );
     return;
   }
   checkAddressSpaces(clang);
@@ -211,4 +228,23 @@ runMain(async () => {
   const binary = await buildTraced(clang);
   console.log(`races: ${basename(binary)}`);
   run(binary, ["metal"]);
+}
+
+async function checkMacOs() {
+  if (process.platform === "darwin") return; // whose own compiler and linker have built all of it
+  try {
+    installZig();
+  } catch (error) {
+    if (!(error instanceof BuildError)) throw error;
+    skip(`macOS: ${error.message}`);
+    return;
+  }
+  const files = await checkMacLink();
+  console.log(`macOS: ${files} files compiled and linked strictly, a planted name refused`);
+}
+
+runMain(async () => {
+  await checkShaders();
+  await checkMacOs();
+  if (process.argv.includes("--all")) runLong();
 });

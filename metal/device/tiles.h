@@ -49,26 +49,28 @@ inline void clear_sums(thread TileSums& sums) {
   }
 }
 
-/// sums += tokens * rows, 32 columns of them.
+/// sums += tokens * rows, 32 columns of them. Only blocks with any of the threadgroup's `tokens`
+/// are multiplied: the sums of others stay as they are. The same for all lanes of a simdgroup.
 template <typename Element>
-inline void multiply_tiles(thread TileSums& sums, threadgroup const Element* tiles,
+inline void multiply_tiles(thread TileSums& sums, threadgroup const Element* tiles, uint tokens,
                            uint simdgroup) {
+  const uint first = first_token_of(simdgroup);
+  if (first >= tokens) return;
+  const uint blocks = first + 8 < tokens ? 2 : 1;
   for (uint k = 0; k < kGemmColumns; k += 8) {
-    simdgroup_matrix<Element, 8, 8> tokens[2];
     simdgroup_matrix<Element, 8, 8> rows[4];
-    UNROLL
-    for (uint t = 0; t < 2; ++t) {
-      simdgroup_load(tokens[t], tiles + token_element(first_token_of(simdgroup) + 8 * t, k));
-    }
     UNROLL
     for (uint r = 0; r < 4; ++r) {
       simdgroup_load(rows[r], tiles + row_element(first_row_of(simdgroup) + 8 * r, k));
     }
     UNROLL
     for (uint t = 0; t < 2; ++t) {
+      if (t >= blocks) continue;
+      simdgroup_matrix<Element, 8, 8> of_tokens;
+      simdgroup_load(of_tokens, tiles + token_element(first + 8 * t, k));
       UNROLL
       for (uint r = 0; r < 4; ++r) {
-        simdgroup_multiply_accumulate(sums.blocks[t][r], tokens[t], rows[r], sums.blocks[t][r]);
+        simdgroup_multiply_accumulate(sums.blocks[t][r], of_tokens, rows[r], sums.blocks[t][r]);
       }
     }
   }

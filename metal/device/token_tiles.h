@@ -21,6 +21,11 @@ inline device const uint* token_qvec(thread const TileTokens& tokens, uint token
   return tokens.qvecs + min(tokens.first + token, tokens.last) * tokens.words;
 }
 
+/// Of the threadgroup's kGemmTokens, those that exist.
+inline uint token_count(thread const TileTokens& tokens) {
+  return min(tokens.last + 1 - tokens.first, uint(kGemmTokens));
+}
+
 /// largest[token] for the threadgroup's tokens, and their exponents for who reads the sums.
 inline void find_largest(thread const GemvArgs& args, thread const TileTokens& tokens, uint3 group,
                          uint lane, uint simdgroup, threadgroup int* largest,

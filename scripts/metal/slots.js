@@ -120,16 +120,22 @@ export function slotsPerBit(counted, chunksOfARow) {
 /**
  * Slots of sign_gemm for one product of a sign and a token's code, where simdgroup_matrix does
  * `multiplyAdds` a cycle on a core's 128 lanes (102 are published for the M1 to M4). A thread's
- * share of a step is 64 rows * 32 tokens * 32 columns / 128 products. `tile` is what a thread does
- * for the weights' tile.
+ * share of a step is 64 rows * 32 columns / 128 weights, times up to 32 tokens. `tile` is what a
+ * thread does for the weights' tile.
  * @param {ReturnType<typeof countSlots>} counted
  * @param {number} multiplyAdds
- * @param {Count} tile
+ * @param {Count} [tile]
+ * @param {number} [tokens] of the call, up to 32: blocks of eight that hold none are left out
  */
-export function matrixSlots(counted, multiplyAdds, tile = counted.tileRows) {
-  const products = 512;
-  // 24 blocks loaded from threadgroup memory, two barriers, the watched bound and its maximum.
-  const around = 24 * 2 + 2 * 4 + 24;
+export function matrixSlots(counted, multiplyAdds, tile = counted.tileRows, tokens = 32) {
+  const weights = 16;
+  const blocks = Math.ceil(tokens / 8);
+  const products = weights * 8 * blocks * (128 / multiplyAdds);
+  // Blocks loaded from threadgroup memory in four steps: half of the simdgroups take the first
+  // sixteen tokens, half the others, each four blocks of rows and one for eight tokens.
+  const loads = (4 * (4 * Math.ceil(blocks / 2) + blocks)) / 2;
+  // Two slots each; two barriers, the watched bound and its maximum.
+  const around = 2 * loads + 2 * 4 + 24;
   const unpack = slots(tile) + slots(counted.tileTokens);
-  return (products * (128 / multiplyAdds) + unpack + around) / products;
+  return (products + unpack + around) / (weights * tokens);
 }

@@ -46,10 +46,11 @@ export const appleLibraries = {
 export const hostStub = { install: "/node-api-8", path: "usr/lib/libnode_api.tbd" };
 
 /**
+ * A library's stub: its install name and what it exports.
  * @param {string} install
  * @param {string[]} names
  */
-function tbd(install, names) {
+export function tbd(install, names) {
   const exported = names.map((name) => `_${name}`).join(", ");
   return `--- !tapi-tbd
 tbd-version:     4
@@ -77,3 +78,16 @@ export function writeAppleStubs(folder) {
     writeFileSync(join(folder, path), tbd(install, names));
   }
 }
+
+/** What zig compiles for: the first macOS with MSL 3.0, and the first chip. */
+export const macTarget = ["-target", "aarch64-macos.13.0", "-mcpu=apple_m1"];
+
+/**
+ * Links against all of them.
+ * @param {string} folder with the stubs
+ */
+export const appleOptions = (folder) => [
+  ...["-F", `${folder}/System/Library/Frameworks`, "-L", `${folder}/usr/lib`],
+  ...["-framework", "Accelerate", "-framework", "Metal", "-lobjc"],
+  ...["-framework", "CoreGraphics"],
+];

@@ -31,25 +31,41 @@ export function installZig() {
   if (result.status !== 0 || !installed()) throw new BuildError("npm could not install zig");
 }
 
+/** Where zig keeps what it has built. */
+export const zigEnvironment = {
+  ZIG_LOCAL_CACHE_DIR: `${folder}/cache`,
+  ZIG_GLOBAL_CACHE_DIR: `${folder}/cache`,
+};
+
 /**
- * Runs `zig c++`. Its own messages are part of the error: a caller may expect it to fail. A failed
- * link can leave a file behind, so the exit code alone tells success.
- * @param {string[]} args
+ * The command line of one of zig's compilers, to be run with `zigEnvironment`.
+ * @param {"cc" | "c++"} compiler
+ * @returns {string[]}
  */
-export function zigCompile(args) {
+export function zigCommand(compiler) {
   const cli = join(folder, "node_modules/@zigc", `${process.platform}-${process.arch}`, "bin/zig");
   if (!existsSync(cli)) throw new BuildError(`there is no zig for this machine at ${cli}`);
-  const cache = { ZIG_LOCAL_CACHE_DIR: `${folder}/cache`, ZIG_GLOBAL_CACHE_DIR: `${folder}/cache` };
-  const result = spawnSync(cli, ["c++", ...args], {
+  return [cli, compiler];
+}
+
+/**
+ * Runs a compiler of zig's. Its messages are part of the error: a caller may expect it to fail. A
+ * failed link can leave a file behind, so the exit code alone tells success.
+ * @param {"cc" | "c++"} compiler
+ * @param {string[]} args
+ */
+export function zigCompile(compiler, args) {
+  const [cli = "", ...first] = zigCommand(compiler);
+  const result = spawnSync(cli, [...first, ...args], {
     cwd: root,
-    env: { ...process.env, ...cache },
+    env: { ...process.env, ...zigEnvironment },
     encoding: "utf8",
     maxBuffer: 1 << 28,
   });
   if (result.status === 0) return;
   const said = `${result.stdout ?? ""}${result.stderr ?? ""}${result.error?.message ?? ""}`;
   throw new BuildError(
-    `zig c++ exited with ${result.status ?? result.signal}\n${errorsIn(said).join("\n")}`,
+    `zig ${compiler} exited with ${result.status ?? result.signal}\n${errorsIn(said).join("\n")}`,
   );
 }
 

@@ -116,7 +116,7 @@ void expect_gemm(const std::string& kernel, Shape shape, int64_t tokens, Values 
 
 TEST(metal_sign_gemm_gives_the_integers_of_decoding) {
   for (const Shape shape : {Shape{1, 1}, Shape{63, 33}, Shape{65, 96}, Shape{129, 32}}) {
-    for (const int64_t tokens : {1, 9, 33}) {
+    for (const int64_t tokens : {1, 8, 9, 17, 33}) {
       expect_gemm("sign_gemm_sums", shape, tokens, Values::kNormal);
     }
   }

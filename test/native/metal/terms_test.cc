@@ -210,7 +210,9 @@ TEST(metal_table_gemv_equals_the_cpu_at_every_width_and_awkward_column_counts) {
 TEST(metal_table_gemm_gives_the_integers_of_decoding) {
   for (const auto& [shape, tokens, kind] : {std::tuple(Shape{65, 96}, 33u, Values::kNormal),
                                             std::tuple(Shape{3, 1600}, 9u, Values::kSpread),
-                                            std::tuple(Shape{64, 992}, 2u, Values::kLargest)}) {
+                                            std::tuple(Shape{64, 992}, 2u, Values::kLargest),
+                                            std::tuple(Shape{5, 64}, 8u, Values::kSpread),
+                                            std::tuple(Shape{5, 64}, 17u, Values::kSpread)}) {
     PackedLinear linear;
     linear.shape = shape;
     linear.s_post = random_floats(static_cast<size_t>(shape.rows), 2);

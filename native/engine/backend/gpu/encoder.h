@@ -67,10 +67,10 @@ class GpuEncoder {
     return policy_.prompt_kernel == PromptKernel::kMatrix &&
            call_size(policy_, tokens) == CallSize::kPrompt;
   }
-  /// The same of one term's matrix: a table has no other kernel for many tokens at once.
+  /// The same of one term's matrix. A table has no other kernel for several tokens: looking its
+  /// entries up is most of the work, and two tokens already cost less by matrices than one by one.
   bool by_matrix(StoredWeight::TermTag matrix, int64_t tokens) const {
-    return by_matrix(tokens) || (matrix == StoredWeight::TermTag::kTable &&
-                                 call_size(policy_, tokens) == CallSize::kPrompt);
+    return by_matrix(tokens) || (matrix == StoredWeight::TermTag::kTable && tokens > 1);
   }
   /// Whether attention goes in blocks of tokens. It then leaves floats, and not over its queries:
   /// blocks at a prompt's end share tokens.

@@ -23,7 +23,7 @@ struct GpuPolicy {
   SignKernel sign_kernel = SignKernel::kPopcount;
   PromptKernel prompt_kernel = PromptKernel::kColumns;
   /// A call of so many tokens is a prompt: its attention goes in blocks, and what is not signs is
-  /// multiplied by simdgroup_matrix, tables too. At least 8.
+  /// multiplied by simdgroup_matrix (tables always are, for two tokens and more). At least 8.
   int64_t prompt_tokens = 9;
   /// Attention over more positions than this is split, so that one token's heads fill the device.
   int64_t split_positions = 1024;
