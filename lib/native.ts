@@ -279,6 +279,8 @@ export interface NativeTraining {
   rate?: number;
   /** Of scales and norms, relative to their size. */
   scaleRate?: number;
+  /** Of embedding and head, in steps between codes; 0: they stand. Of `model` alone. */
+  endRate?: number;
 }
 
 /** What a compression does, stage by stage; for `bench/quality`, which measures their worth. */

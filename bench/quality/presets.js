@@ -54,7 +54,12 @@ function nanoquant(budget) {
     // Latents start within 0.3 of zero. NanoQuant's, of order 0.1, travel 0.01 at the most.
     refine: { ...refine, rate: Math.min(3e-3, (0.1 * 0.3 * 2) / refine.updates), scaleRate: 1e-3 },
     block: off,
-    model: { ...updatesFor((8 / 120) * budget.tokens, 256, budget), rate: 0, scaleRate: 1e-3 },
+    model: {
+      ...updatesFor((8 / 120) * budget.tokens, 256, budget),
+      rate: 0,
+      scaleRate: 1e-3,
+      endRate: 0,
+    },
   };
 }
 
@@ -114,6 +119,13 @@ export const presets = {
   "no model stage": {
     what: "ours, all tokens to the blocks",
     stages: (budget) => subbit(budget, 1),
+  },
+  "ends stand": {
+    what: "ours, embedding and head as they were rounded",
+    stages: (budget) => {
+      const stages = subbit(budget);
+      return { ...stages, model: { ...stages.model, endRate: 0 } };
+    },
   },
   factored: {
     what: "ours, of two sign matrices",

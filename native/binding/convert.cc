@@ -102,6 +102,7 @@ void set_training(const Napi::Object& stages, const char* name, StageTraining& o
   if (!optional(in, "tokens").IsNull()) out.tokens = integer(in, "tokens");
   if (!optional(in, "rate").IsNull()) out.rate = real(in, "rate");
   if (!optional(in, "scaleRate").IsNull()) out.scale_rate = real(in, "scaleRate");
+  if (!optional(in, "endRate").IsNull()) out.end_rate = real(in, "endRate");
 }
 
 void read_stages(const Napi::Object& in, CompressStages& out) {

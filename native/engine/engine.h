@@ -391,6 +391,7 @@ struct StageTraining {
   int64_t tokens = -1;    // of an update, at least: whole windows
   float rate = -1;        // of signs' latents, or of float weights relative to their size
   float scale_rate = -1;  // of scales and norms, relative to their size
+  float end_rate = -1;    // of embedding and head, in steps between codes; 0: they stand
 };
 
 /// As many windows of text tell what an error in a linear costs well enough.

@@ -86,6 +86,9 @@ class Compression {
   void tune_blocks();
   bool find_tuned_blocks();
   bool find_tuned_tables();
+  bool find_tuned_ends();
+  void save_tuned_ends(std::vector<std::vector<std::byte>> tuned);
+  std::vector<size_t> moving_ends() const;
   bool can_tune() const;
   std::unique_ptr<Model> load_student() const;
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
@@ -160,7 +163,7 @@ Compression::Compression(const CompressRequest& request, JobControl& control)
       plan_(plan_compression(plan_request_)),
       store_(state_directory(request), fingerprint(request, checkpoint_)),
       pool_(request.threads > 0 ? request.threads : ThreadPool::default_threads()) {
-  work_ = work_of(request, manifest_);
+  work_ = work_of(request, manifest_, plan_);
 }
 
 int64_t Compression::fit_steps_of(const BlockPlan& plan) const {
@@ -327,7 +330,7 @@ bool Compression::find_tuned_blocks() {
                                 BlockStage::kTuned));
     if (tuned.back().file == nullptr) return false;
   }
-  if (!find_tuned_tables()) return false;
+  if (!find_tuned_tables() || !find_tuned_ends()) return false;
   blocks_ = std::move(tuned);
   return true;
 }
@@ -348,6 +351,39 @@ bool Compression::find_tuned_tables() {
     std::memcpy(table.entries.data(), bytes.data(), bytes.size());
   }
   return true;
+}
+
+/// Which of plan_.ends tuning moves.
+std::vector<size_t> Compression::moving_ends() const {
+  std::vector<size_t> moving;
+  for (size_t i = 0; i < plan_.ends.size(); ++i)
+    if (work_.tune.end_rate > 0.0f && plan_.ends[i].bits != kAsStored) moving.push_back(i);
+  return moving;
+}
+
+/// They lie behind the tables, as one more.
+bool Compression::find_tuned_ends() {
+  const std::vector<size_t> moving = moving_ends();
+  if (moving.empty()) return true;
+  std::vector<TensorSpec> specs;
+  for (const size_t i : moving) specs.push_back(plan_.ends[i].spec);
+  const StoredBlock stored = store_.load(std::ssize(plan_.blocks) + 1, specs, BlockStage::kTuned);
+  if (stored.file == nullptr) return false;
+  for (const size_t i : moving) {
+    const std::span<const std::byte> bytes = stored.file->find(plan_.ends[i].spec.name)->bytes;
+    ends_[i].bytes.assign(bytes.begin(), bytes.end());
+  }
+  return true;
+}
+
+void Compression::save_tuned_ends(std::vector<std::vector<std::byte>> tuned) {
+  const std::vector<size_t> moving = moving_ends();
+  CHECK(tuned.size() == moving.size());
+  if (moving.empty()) return;
+  FinishedBlock stored;
+  for (size_t m = 0; m < moving.size(); ++m)
+    stored.tensors.push_back({plan_.ends[moving[m]].spec, std::move(tuned[m])});
+  store_.save(std::ssize(plan_.blocks) + 1, stored, BlockStage::kTuned);
 }
 
 /// The original but for what no tuning moves, which is as it will be written.
@@ -380,9 +416,16 @@ void Compression::tune_blocks() {
   }
   const std::unique_ptr<Model> teacher = architecture_.load(checkpoint_, WeightMode::kAsStored);
   const std::unique_ptr<Model> student = load_student();
-  FittedModel tuned = tune({&manifest_, teacher.get(), student.get(), request_.calibration,
-                            work_.tune, request_.seed, store_.directory()},
-                           std::move(fitted), pool_, control_);
+  TuneRequest request{&manifest_,           teacher.get(), student.get(), {},
+                      request_.calibration, work_.tune,    request_.seed, store_.directory()};
+  const bool tied = plan_.ends.size() == 1;
+  for (const size_t i : moving_ends()) {
+    const std::string& name = i == 0 ? manifest_.embedding : manifest_.head;
+    request.ends.push_back({find_group_coding(plan_.ends[i].bits), ends_[i].bytes,
+                            teacher->find_linear(name)->parts[0].weight.get(), i == 0,
+                            tied || i == 1});
+  }
+  FittedModel tuned = tune(request, std::move(fitted), pool_, control_);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     store_.save(static_cast<int64_t>(i),
                 pack_block(plan_.blocks[i], checkpoint_, std::move(tuned.blocks[i]), tuned.tables),
@@ -391,6 +434,7 @@ void Compression::tune_blocks() {
   if (!tuned.tables.empty()) {
     store_.save(std::ssize(plan_.blocks), {table_files(tuned.tables), {}}, BlockStage::kTuned);
   }
+  save_tuned_ends(std::move(tuned.ends));
   CHECK(find_tuned_blocks());
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_backend.h"
+#include "compress/effort.h"
 #include "compress/sensitivity.h"
 #include "compress/tune/gradient_moments.h"
 #include "compress/tune/teacher.h"
@@ -148,6 +149,16 @@ double map_bytes(const CostRequest& request, double rows) {
   return bytes;
 }
 
+/// Embedding and head as they move: levels with their moments, codes as they began, are and were
+/// best, and the gradients of the rows that a step touches, which grow by doubling.
+double moving_ends(const CostRequest& request, const Sizes& sizes, double rows) {
+  if (request.tune.end_rate <= 0.0f) return 0.0;
+  const auto weights = static_cast<double>(tunable_end_weights(*request.plan));
+  const double touched = sizes.head_columns() + rows;
+  return (12.0 + 2.5) * weights +
+         kFloat * sizes.counts.hidden * (sizes.head_columns() + 2.0 * touched);
+}
+
 /// Targets and the teacher; and either what it writes with, beside latents with their moments and
 /// the model in signs as it began, or a pass of the student, whose gradients are then there too,
 /// and the model as it is and was best.
@@ -174,8 +185,10 @@ double tune(const CostRequest& request, const Sizes& sizes) {
       2.0 * counts.layers * sizes.window * counts.kv + counts.vocab + sizes.activations();
   const double writing = request.tune.teacher_tokens == 0
                              ? 0.0
-                             : (14.0 + 2.0) * counts.signs + kFloat * sequences * sequence;
-  const double learning = (18.0 + 4.0) * counts.signs + places + pass;
+                             : (14.0 + 2.0) * counts.signs + moving_ends(request, sizes, rows) +
+                                   kFloat * sequences * sequence;
+  const double learning =
+      (18.0 + 4.0) * counts.signs + places + pass + moving_ends(request, sizes, rows);
   return targets + teacher + std::max(writing, learning);
 }
 

@@ -11,11 +11,14 @@ constexpr int64_t kMostGradientBytes = int64_t{8} << 30;
 /// Whole-model tuning holds every latent with its moments at once: 18 bytes a sign, here 8 GiB.
 constexpr int64_t kMostTunedSigns = (int64_t{8} << 30) / 18;
 
+/// Of embedding and head: a level with its moments is 12 bytes, here 2 GiB.
+constexpr int64_t kMostTunedEndWeights = (int64_t{2} << 30) / 12;
+
 /// The error falls by 6 % from 40 to 150 and by another 2 % to 400 (Gaussian 384 x 384 at 0.83
 /// bits: 0.428, 0.402, 0.392), which tuning gains in fewer seconds.
 int fit_iterations(Effort effort) { return effort == Effort::kFast ? 40 : 150; }
 
-TuneSchedule tuning(const CompressRequest& request) {
+TuneSchedule tuning(const CompressRequest& request, const CompressionPlan& plan) {
   const StageTraining& own = request.stages.model;
   TuneSchedule schedule = tune_schedule(request.effort);
   if (own.updates >= 0) schedule.steps = own.updates;
@@ -23,7 +26,9 @@ TuneSchedule tuning(const CompressRequest& request) {
   if (request.stages.teacher_tokens >= 0) schedule.teacher_tokens = request.stages.teacher_tokens;
   if (own.rate >= 0) schedule.latent_rate = own.rate;
   if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
+  if (own.end_rate >= 0) schedule.end_rate = own.end_rate;
   if (!request.tune) schedule.steps = 0;
+  if (tunable_end_weights(plan) == 0) schedule.end_rate = 0.0f;
   return schedule;
 }
 
@@ -45,11 +50,19 @@ int64_t sensitivity_windows(const CompressRequest& request) {
 
 }  // namespace
 
-CompressWork work_of(const CompressRequest& request, const Manifest& manifest) {
+int64_t tunable_end_weights(const CompressionPlan& plan) {
+  int64_t weights = 0;
+  for (const PlainTensor& end : plan.ends)
+    if (end.bits != kAsStored) weights += end.shape.count();
+  return weights <= kMostTunedEndWeights ? weights : 0;
+}
+
+CompressWork work_of(const CompressRequest& request, const Manifest& manifest,
+                     const CompressionPlan& plan) {
   CompressWork work;
   work.fit_iterations = fit_iterations(request.effort);
   if (request.tune) work.blocks = block_schedule(request.effort, request.stages);
-  work.tune = tuning(request);
+  work.tune = tuning(request, plan);
   work.gradient_windows = gradient_windows(request, work.blocks, manifest);
   work.sensitivity_windows = sensitivity_windows(request);
   return work;

@@ -21,7 +21,12 @@ struct CompressWork {
   int64_t sensitivity_windows = 0;
 };
 
-CompressWork work_of(const CompressRequest& request, const Manifest& manifest);
+CompressWork work_of(const CompressRequest& request, const Manifest& manifest,
+                     const CompressionPlan& plan);
+
+/// Weights of embedding and head that a tuning of the whole model may move: those of few bits, or
+/// none where they are too many.
+int64_t tunable_end_weights(const CompressionPlan& plan);
 
 /// Whether a model so planned can be tuned whole.
 enum class Tunable { kYes, kTooLarge, kNothing };

@@ -81,7 +81,8 @@ const char* effort_name(Effort effort) {
 Json training_of(const StageTraining& training) {
   return Json(JsonArray{Json(training.updates), Json(training.tokens),
                         Json(static_cast<double>(training.rate)),
-                        Json(static_cast<double>(training.scale_rate))});
+                        Json(static_cast<double>(training.scale_rate)),
+                        Json(static_cast<double>(training.end_rate))});
 }
 
 Json stages_of(const CompressRequest& request) {

@@ -23,7 +23,7 @@ Checkpoint open_uncompressed(const std::string& path) {
 PredictedCost cost_of(const CompressRequest& request, const CompressionPlan& plan,
                       const CompressSource& source, CalibrationSize text,
                       const MachineSpeeds& speeds) {
-  const CompressWork work = work_of(request, *source.manifest);
+  const CompressWork work = work_of(request, *source.manifest, plan);
   CostRequest cost;
   cost.plan = &plan;
   cost.model = source.model;

@@ -169,8 +169,16 @@ LinearMap& TapeBackend::map_for(const Linear& linear) {
 }
 
 void TapeBackend::embed(const Weight& table, std::span<const int32_t> tokens, Tensor h) {
-  inner_.embed(table, tokens, h);
-  undo_.push_back([this, h] { clear_rows(gradient(h), pool_); });
+  if (embedding_ == nullptr) {
+    inner_.embed(table, tokens, h);
+    undo_.push_back([this, h] { clear_rows(gradient(h), pool_); });
+    return;
+  }
+  embedding_->look_up(tokens, h.matrix());
+  undo_.push_back([this, h, rows = std::vector<int32_t>(tokens.begin(), tokens.end())] {
+    embedding_->add_gradient(rows, gradient(h));
+    clear_rows(gradient(h), pool_);
+  });
 }
 
 void TapeBackend::rms_norm(Tensor x, std::span<const float> weight, float eps, Tensor out) {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/tape/embedding_map.h"
 #include "backend/tape/linear_map.h"
 #include "base/buffer.h"
 #include "base/thread_pool.h"
@@ -36,6 +37,8 @@ class TapeBackend final : public Backend {
   /// From now on the linear of this name is `map`. All others are constants: the gradient passes
   /// through their weights, which are held as floats from the first backward on.
   void set_map(const std::string& linear, LinearMap& map);
+  /// From now on embed() looks up `map`, whatever table it is given.
+  void set_embedding(EmbeddingMap& map) { embedding_ = &map; }
   /// The gradient of the norm whose weight is read from `weight` is added to `gradient`.
   void set_norm_gradient(const float* weight, std::span<float> gradient);
   void clear_norm_gradients() { norm_gradients_.clear(); }
@@ -107,6 +110,7 @@ class TapeBackend final : public Backend {
   Buffer<float> mirror_;
   std::map<std::string, LinearMap*, std::less<>> maps_;
   std::map<std::string, std::unique_ptr<LinearMap>, std::less<>> constants_;
+  EmbeddingMap* embedding_ = nullptr;
   std::map<const float*, std::span<float>> norm_gradients_;
   std::vector<int64_t> sequences_;
   std::vector<std::function<void()>> undo_;

@@ -1,6 +1,7 @@
 // A decoder block between its fit and its bytes: what tuning starts from and ends in.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <variant>
 #include <vector>
@@ -46,10 +47,12 @@ struct FittedBlock {
   std::vector<FittedNorm> norms;
 };
 
-/// All blocks, and the tables that their coded linears share.
+/// All blocks, the tables that their coded linears share, and what is tuned beside them: embedding
+/// and head as they are written, in the order of the plan, or none.
 struct FittedModel {
   std::vector<FittedBlock> blocks;
   std::vector<Table> tables;
+  std::vector<std::vector<std::byte>> ends;
 };
 
 }  // namespace subbit

@@ -70,7 +70,7 @@ class Measurement {
         head_(*model_.find_linear(request.manifest->head)->parts[0].weight, pool),
         longest_(longest) {
     model_.prepare(longest);
-    head_.choose(columns_.tokens);
+    head_.choose(columns_);
     activations_ = carve_activations(model_.activation_widths(),
                                      {longest, longest, longest, KvType::kF32}, storage_);
     const ModelConfig& config = model_.config();

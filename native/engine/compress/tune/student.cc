@@ -29,10 +29,15 @@ int64_t rows_of_a_pass(const Model& model, int64_t longest_window) {
 
 }  // namespace
 
-void HeadMap::choose(std::span<const int32_t> tokens) {
+void HeadMap::choose(const HeadColumns& columns) {
+  const std::vector<int32_t>& tokens = columns.tokens;
   const int64_t cols = weight_.shape().cols;
   rows_ = std::ssize(tokens);
   if (values_.size() < rows_ * cols) values_ = Buffer<float>(rows_ * cols);
+  if (end_ != nullptr) {
+    named_.assign(tokens.begin(), tokens.begin() + columns.named);
+    return end_->look_up(tokens, {values_.data(), rows_, cols});
+  }
   pool_.parallel_for(rows_, 32, [&](Range range) {
     for (int64_t i = range.begin; i < range.end; ++i) {
       weight_.unpack_rows(tokens[static_cast<size_t>(i)], {values_.data() + i * cols, 1, cols});
@@ -45,9 +50,15 @@ void HeadMap::forward(ConstMatrix x, Matrix y, std::span<float>) {
        pool_);
 }
 
-void HeadMap::backward(ConstMatrix, ConstMatrix grad_y, std::span<const float>, Matrix grad_x) {
+void HeadMap::backward(ConstMatrix x, ConstMatrix grad_y, std::span<const float>, Matrix grad_x) {
   gemm(grad_y, ConstMatrix(values_.data(), rows_, grad_x.cols), grad_x, Accumulate::kOverwrite,
        pool_);
+  if (end_ == nullptr) return;
+  const int64_t named = std::ssize(named_);
+  if (gradient_.size() < named * x.cols) gradient_ = Buffer<float>(named * x.cols);
+  const Matrix gradient(gradient_.data(), named, x.cols);
+  gemm({grad_y.cols_from(0, named), Transpose::kYes}, x, gradient, Accumulate::kOverwrite, pool_);
+  end_->add_gradient(named_, gradient);
 }
 
 Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& pool)
@@ -63,8 +74,14 @@ Student::Student(const StudentRequest& request, FittedModel fitted, ThreadPool& 
   activations_ = carve_activations(
       widths, {pass_rows_, pass_rows_, request.longest_window, KvType::kF32}, storage_);
   tape_ = std::make_unique<TapeBackend>(*compute_, storage_.span(), pool);
-  head_ =
-      std::make_unique<HeadMap>(*model_.find_linear(request.manifest->head)->parts[0].weight, pool);
+  TunedEnd* head_end = nullptr;
+  for (const EndStart& start : request.ends) {
+    ends_.push_back(std::make_unique<TunedEnd>(start, pool));
+    if (start.embeds) tape_->set_embedding(*ends_.back());
+    if (start.heads) head_end = ends_.back().get();
+  }
+  head_ = std::make_unique<HeadMap>(*model_.find_linear(request.manifest->head)->parts[0].weight,
+                                    pool, head_end);
   tape_->set_map(request.manifest->head, *head_);
   for (size_t b = 0; b < fitted_.blocks.size(); ++b) {
     const FittedBlock& block = fitted_.blocks[b];
@@ -126,7 +143,7 @@ double Student::run(std::span<const Lesson> lessons, Pass pass, float scale) {
 double Student::run_head(const Lesson& lesson, int64_t first_row, Pass pass, float scale) {
   const int64_t rows = std::ssize(lesson.window);
   const auto width = static_cast<int64_t>(lesson.columns.tokens.size());
-  head_->choose(lesson.columns.tokens);
+  head_->choose(lesson.columns);
   activations_.logits.cols = width;
   activations_.logits.stride = width;
   const TapeBackend::Mark before = tape_->mark();
@@ -145,6 +162,7 @@ double Student::finish_gradients() {
   for (const auto& map : maps_) squares += map->finish_gradients();
   for (const Norm& norm : norms_) squares += norm.values.gradient_squares();
   squares += tables_.gradient_squares();
+  for (const auto& end : ends_) squares += end->gradient_squares();
   return std::sqrt(squares);
 }
 
@@ -156,6 +174,9 @@ void Student::step(const AdamStep& adam, const LearningRates& rates) {
   tables_.step(scales);  // first: codes are found among the entries there now are
   for (const auto& map : maps_) map->step(latents, scales);
   for (Norm& norm : norms_) norm.values.step(scales);
+  AdamStep ends = adam;
+  ends.rate = rates.ends;
+  for (const auto& end : ends_) end->step(ends);
   put_norms();
 }
 
@@ -163,12 +184,14 @@ void Student::drop_gradients() {
   for (const auto& map : maps_) map->drop_gradients();
   for (Norm& norm : norms_) norm.values.drop_gradient();
   tables_.drop_gradient();
+  for (const auto& end : ends_) end->drop_gradient();
 }
 
 void Student::list_state(StateArrays& state) {
   tables_.list_state(state);
   for (size_t m = 0; m < maps_.size(); ++m) maps_[m]->list_state("map." + std::to_string(m), state);
   for (Norm& norm : norms_) norm.values.list_state("norm." + norm.name, state);
+  for (size_t e = 0; e < ends_.size(); ++e) ends_[e]->list_state("end." + std::to_string(e), state);
 }
 
 FittedModel Student::fitted() const {
@@ -179,6 +202,7 @@ FittedModel Student::fitted() const {
   for (const Norm& norm : norms_)
     result.blocks[norm.block].norms[norm.index].values = norm.values.values();
   result.tables = tables_.tables();
+  for (const auto& end : ends_) result.ends.push_back(end->bytes());
   return result;
 }
 

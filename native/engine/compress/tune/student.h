@@ -17,6 +17,7 @@
 #include "base/thread_pool.h"
 #include "compress/fit/fitted_block.h"
 #include "compress/tune/distillation.h"
+#include "compress/tune/tuned_end.h"
 #include "compress/tune/tuned_map.h"
 #include "compress/tune/tuned_tables.h"
 #include "models/model.h"
@@ -27,14 +28,18 @@ namespace subbit {
 struct LearningRates {
   float latents = 0.0f;
   float scales = 0.0f;
+  float ends = 0.0f;
 };
 
 /// Some rows of the head, as floats.
 class HeadMap final : public LinearMap {
  public:
-  HeadMap(const Weight& weight, ThreadPool& pool) : weight_(weight), pool_(pool) {}
+  /// Where there is an `end`, it is what the rows are of, and learns from those that are named: the
+  /// drawn ones say little about themselves.
+  HeadMap(const Weight& weight, ThreadPool& pool, TunedEnd* end = nullptr)
+      : weight_(weight), pool_(pool), end_(end) {}
   /// The head from now on: these tokens' rows, in this order.
-  void choose(std::span<const int32_t> tokens);
+  void choose(const HeadColumns& columns);
 
   Shape shape() const override { return {rows_, weight_.shape().cols}; }
   void forward(ConstMatrix x, Matrix y, std::span<float> saved) override;
@@ -44,8 +49,11 @@ class HeadMap final : public LinearMap {
  private:
   const Weight& weight_;
   ThreadPool& pool_;
+  TunedEnd* end_;
   int64_t rows_ = 0;
   Buffer<float> values_;
+  std::vector<int32_t> named_;
+  Buffer<float> gradient_;
 };
 
 struct StudentRequest {
@@ -55,6 +63,8 @@ struct StudentRequest {
   Model* model = nullptr;
   int64_t longest_window = 0;
   float latent_start = 0.0f;
+  /// Those of embedding and head that move.
+  std::span<const EndStart> ends;
 };
 
 /// One window and what the teacher says to it.
@@ -64,8 +74,8 @@ struct Lesson {
   HeadColumns columns;
 };
 
-/// Memory: 18 bytes a sign, CodedMap's for a coded linear; one pass's tape (tape_backend.h) and its
-/// mirror; a window of logits over its columns, three times.
+/// Memory: 18 bytes a sign, CodedMap's for a coded linear, TunedEnd's; one pass's tape
+/// (tape_backend.h) and its mirror; a window of logits over its columns, three times.
 class Student {
  public:
   /// Starts from `fitted`. All that the request names must outlive this.
@@ -107,6 +117,7 @@ class Student {
   TunedTables tables_;
   std::vector<std::unique_ptr<TunedMap>> maps_;
   std::vector<Norm> norms_;
+  std::vector<std::unique_ptr<TunedEnd>> ends_;
   std::unique_ptr<Backend> compute_;
   Buffer<float> storage_;
   Activations activations_;

@@ -36,6 +36,7 @@ constexpr int kMostBadSteps = 10;
 constexpr float kRate = 2e-3f;
 constexpr float kFewStepsRate = 3e-3f;
 constexpr float kSpread = 0.3f;
+constexpr float kEndRate = 0.1f;
 
 /// Where a tuning is, beside the student's parameters and the best of them.
 struct Place {
@@ -97,7 +98,7 @@ Tuning::Tuning(const TuneRequest& request, FittedModel fitted, ThreadPool& pool,
       vocab_(request.teacher->config().vocab_size),
       teacher_(*request.teacher, longest(request.windows), pool),
       student_({request.manifest, request.student, longest(request.windows),
-                request.schedule.latent_start},
+                request.schedule.latent_start, request.ends},
                std::move(fitted), pool) {
   place_.rng = Rng(request.seed);
 }
@@ -220,8 +221,8 @@ void Tuning::update(int64_t step) {
   const double warm =
       std::min(1.0, static_cast<double>(step + 1) / static_cast<double>(kWarmupSteps));
   const auto share = static_cast<float>(warm * 0.5 * (1.0 + std::cos(std::numbers::pi * done)));
-  student_.step(adam,
-                {request_.schedule.latent_rate * share, request_.schedule.scale_rate * share});
+  student_.step(adam, {request_.schedule.latent_rate * share, request_.schedule.scale_rate * share,
+                       request_.schedule.end_rate * share});
 }
 
 double Tuning::held_out_loss() {
@@ -256,10 +257,10 @@ void Tuning::keep_if_best(int64_t step) {
 /// What the state must have been made by. Windows count too, but the directory is theirs already.
 std::string Tuning::state_key() const {
   const TuneSchedule& schedule = request_.schedule;
-  char rates[96];
-  std::snprintf(rates, sizeof rates, "%a %a %a", static_cast<double>(schedule.latent_rate),
+  char rates[128];
+  std::snprintf(rates, sizeof rates, "%a %a %a %a", static_cast<double>(schedule.latent_rate),
                 static_cast<double>(schedule.scale_rate),
-                static_cast<double>(schedule.latent_start));
+                static_cast<double>(schedule.latent_start), static_cast<double>(schedule.end_rate));
   std::string key = rates;
   for (const int64_t number : {schedule.steps, schedule.tokens_per_step, schedule.teacher_tokens,
                                int64_t{std::ssize(request_.windows)}, longest(request_.windows)})
@@ -297,6 +298,8 @@ void list_state(FittedModel& fitted, StateArrays& state) {
   }
   for (size_t t = 0; t < fitted.tables.size(); ++t)
     state.add("best.table." + std::to_string(t), fitted.tables[t].entries);
+  for (size_t e = 0; e < fitted.ends.size(); ++e)
+    state.add("best.end." + std::to_string(e), fitted.ends[e]);
 }
 
 StateArrays Tuning::state() {
@@ -366,11 +369,11 @@ size_t held_out_windows(size_t windows) { return std::min(kMostHeldOut, windows 
 TuneSchedule tune_schedule(Effort effort) {
   switch (effort) {
     case Effort::kFast:
-      return {80, 512, 24'000, kFewStepsRate, kFewStepsRate, kSpread, 10};
+      return {80, 512, 24'000, kFewStepsRate, kFewStepsRate, kSpread, kEndRate, 10};
     case Effort::kBalanced:
-      return {4000, 512, 200'000, kRate, kRate, kSpread};
+      return {4000, 512, 200'000, kRate, kRate, kSpread, kEndRate};
     case Effort::kMax:
-      return {12'000, 512, 2'000'000, kRate, kRate, kSpread};
+      return {24'000, 512, 2'000'000, kRate, kRate, kSpread, kEndRate};
   }
   return {};
 }

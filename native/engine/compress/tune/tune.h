@@ -12,6 +12,7 @@
 
 #include "base/thread_pool.h"
 #include "compress/fit/fitted_block.h"
+#include "compress/tune/tuned_end.h"
 #include "engine.h"
 #include "io/checkpoint.h"
 #include "models/model.h"
@@ -26,6 +27,7 @@ struct TuneSchedule {
   float latent_rate = 0.0f;
   float scale_rate = 0.0f;
   float latent_start = 0.0f;  // latents start within this distance of zero
+  float end_rate = 0.0f;      // of embedding and head, in steps between codes; 0: they stand
   /// After so many steps the state is saved: as often as costs next to nothing, for a state takes
   /// about as long to write as two steps.
   int64_t steps_between_states = 400;
@@ -39,6 +41,8 @@ struct TuneRequest {
   const Manifest* manifest = nullptr;
   Model* teacher = nullptr;
   Model* student = nullptr;  // another instance, as StudentRequest::model
+  /// What of embedding and head may move.
+  std::vector<EndStart> ends;
   std::span<const std::vector<int32_t>> windows;
   TuneSchedule schedule;
   uint64_t seed = 0;

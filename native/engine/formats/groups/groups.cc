@@ -37,15 +37,6 @@ GroupLayout layout_of(const GroupCoding& coding, Shape shape) {
   return layout;
 }
 
-/// The code nearest to a weight of so many scales.
-float nearest_code(const GroupCoding& coding, float level) {
-  const auto least = static_cast<float>(coding.code_min);
-  const auto most = static_cast<float>(coding.code_max);
-  if (coding.code_step == 1) return std::clamp(std::nearbyint(level), least, most);
-  const auto step = static_cast<float>(coding.code_step);
-  return std::clamp(least + step * std::nearbyint((level - least) / step), least, most);
-}
-
 /// Codes of one group at `scale`; returns the squared error.
 double round_group(const GroupCoding& coding, const float* w, int64_t count, float scale,
                    int8_t* codes) {
@@ -227,6 +218,34 @@ std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weight
     }
   }
   return out;
+}
+
+GroupCodes read_groups(const GroupCoding& coding, Shape shape, std::span<const std::byte> bytes) {
+  const GroupLayout layout = layout_of(coding, shape);
+  CHECK(bytes.size() == layout.bytes);
+  const int64_t units = shape.rows * layout.groups;
+  GroupCodes out{layout.group, layout.groups, {}, {}};
+  out.codes.resize(static_cast<size_t>(units * layout.group));
+  const auto* from = reinterpret_cast<const uint8_t*>(bytes.data());
+  const auto* scales = reinterpret_cast<const Half*>(bytes.data() + layout.scales_at);
+  for (int64_t unit = 0; unit < units; ++unit) {
+    coding.load(from + unit * static_cast<int64_t>(layout.unit_bytes), layout.group,
+                out.codes.data() + unit * layout.group);
+    out.scales.push_back(to_float(scales[unit]));
+  }
+  return out;
+}
+
+void replace_codes(const GroupCoding& coding, Shape shape, std::span<const int8_t> codes,
+                   std::span<std::byte> bytes) {
+  const GroupLayout layout = layout_of(coding, shape);
+  const int64_t units = shape.rows * layout.groups;
+  CHECK(bytes.size() == layout.bytes && std::ssize(codes) == units * layout.group);
+  auto* to = reinterpret_cast<uint8_t*>(bytes.data());
+  for (int64_t unit = 0; unit < units; ++unit) {
+    coding.store(codes.data() + unit * layout.group, layout.group,
+                 to + unit * static_cast<int64_t>(layout.unit_bytes));
+  }
 }
 
 std::vector<std::byte> random_groups(const GroupCoding& coding, Shape shape, float deviation,

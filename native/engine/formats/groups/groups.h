@@ -8,6 +8,8 @@
 // A format supplies how a unit holds its codes; the weight is code * scale.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -63,6 +65,27 @@ uint64_t group_bytes(const GroupCoding& coding, Shape shape);
 /// Rounds each group to the scale, among a few, with the least squared error.
 /// Throws kNonFinite on a weight that is not finite.
 std::vector<std::byte> pack_groups(const GroupCoding& coding, ConstMatrix weights);
+
+/// Of a packed matrix, [rows, groups * group] codes and [rows, groups] scales; columns beyond the
+/// matrix's are the padding of the last group.
+struct GroupCodes {
+  int64_t group = 0;
+  int64_t groups = 0;
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+};
+GroupCodes read_groups(const GroupCoding& coding, Shape shape, std::span<const std::byte> bytes);
+/// Puts codes, as read_groups() orders them, in the place of those in `bytes`. Scales stay.
+void replace_codes(const GroupCoding& coding, Shape shape, std::span<const int8_t> codes,
+                   std::span<std::byte> bytes);
+/// The code nearest to a weight of so many scales.
+inline float nearest_code(const GroupCoding& coding, float level) {
+  const auto least = static_cast<float>(coding.code_min);
+  const auto most = static_cast<float>(coding.code_max);
+  if (coding.code_step == 1) return std::clamp(std::nearbyint(level), least, most);
+  const auto step = static_cast<float>(coding.code_step);
+  return std::clamp(least + step * std::nearbyint((level - least) / step), least, most);
+}
 
 /// Random codes, all of them alike likely, at one scale: weights of root mean square `deviation`.
 /// What speed and memory depend on, where there is no model. Throws kNonFinite when the scale is no

@@ -186,6 +186,37 @@ void check_model(const std::string& name) {
 TEST(every_weight_and_norm_of_a_tied_grouped_query_model_has_the_gradient_of_its_loss) {
   check_model("tiny-llama");
 }
+/// A table of floats with a gradient for each.
+class DenseEmbedding final : public EmbeddingMap {
+ public:
+  explicit DenseEmbedding(const Weight& table)
+      : cols(table.shape().cols), values(table.shape().count()), gradients(values.size(), 0.0f) {
+    table.unpack_rows(0, {values.data(), table.shape().rows, cols});
+  }
+  void look_up(std::span<const int32_t> tokens, Matrix out) const override {
+    for (int64_t t = 0; t < out.rows; ++t)
+      std::copy_n(values.data() + tokens[static_cast<size_t>(t)] * cols, cols, out.row(t));
+  }
+  void add_gradient(std::span<const int32_t> tokens, ConstMatrix gradient) override {
+    for (int64_t t = 0; t < gradient.rows; ++t)
+      for (int64_t j = 0; j < cols; ++j)
+        gradients.data()[tokens[static_cast<size_t>(t)] * cols + j] += gradient.at(t, j);
+  }
+
+  int64_t cols;
+  Buffer<float> values;
+  Buffer<float> gradients;
+};
+
+TEST(an_embedding_has_the_gradient_of_the_loss) {
+  TapedModel taped("tiny-llama");
+  taped.tokens[3] = taped.tokens[1];  // one that comes twice
+  DenseEmbedding embedding(*taped.model->find_linear(taped.manifest.embedding)->parts[0].weight);
+  taped.tape->set_embedding(embedding);
+  taped.backward();
+  expect_slope(taped, embedding.values.span(), embedding.gradients.span(), "embedding");
+}
+
 TEST(biases_have_gradients_too) { check_model("tiny-llama3"); }
 TEST(gradients_hold_for_mistral) { check_model("tiny-mistral"); }
 

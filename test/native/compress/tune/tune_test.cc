@@ -74,6 +74,33 @@ CompressRequest tuned_request(const std::string& out) {
   return request;
 }
 
+TEST(embedding_and_head_learn_too_unless_told_to_stand) {
+  const std::string directory = test::temporary_directory();
+  const auto ends_of = [&](float rate, const std::string& name, double& loss) {
+    CompressRequest request = tuned_request(directory + "/" + name);
+    request.ends.embedding = 2;
+    request.stages.model.end_rate = rate;
+    JobControl control;
+    compress(request, control);
+    EvaluateRequest evaluation;
+    evaluation.path = request.out;
+    evaluation.teacher_path = request.source;
+    evaluation.windows = random_windows(10, 2);
+    evaluation.threads = 2;
+    loss = evaluate(evaluation, control).kl_mean;
+    const SafetensorsFile file(request.out + "/model.safetensors");
+    const std::span<const std::byte> bytes = file.find("model.embed_tokens.int2")->bytes;
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  double standing_loss = 0;
+  double moving_loss = 0;
+  const auto standing = ends_of(0.0f, "standing", standing_loss);
+  const auto moving = ends_of(0.1f, "moving", moving_loss);
+  EXPECT_EQ(standing.size(), moving.size());
+  EXPECT(standing != moving);
+  EXPECT(moving_loss < 0.95 * standing_loss);
+}
+
 /// What a compression reports of its tuning.
 struct Reports {
   std::vector<std::string> sampled;
