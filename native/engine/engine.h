@@ -319,10 +319,10 @@ struct KernelReport {
   KernelVerdict verdict = KernelVerdict::kUnjudged;
   std::string reason;  // it is not right: the compiler's words, or where it differs and by how much
   int64_t max_threads = 0;  // of a threadgroup; 0: unusable
-  /// One call's time, for so many tokens. 0: not timed.
+  /// One dispatch's time, for so many tokens. 0: not timed.
   int64_t tokens = 0;
   double seconds = 0;
-  double bytes_per_second = 0;  // of weights
+  double bytes_per_second = 0;  // of weights, of keys and values, or else of rows
 };
 
 /// What this machine offers, and what is wrong with it.
@@ -345,8 +345,8 @@ struct DoctorReport {
   std::vector<KernelReport> kernels;
 };
 
-/// Opens the GPU, compiles every kernel, compares each with the processor and times those that a
-/// token's time goes into. Blocks, on a Mac for some seconds. What fails is in the report.
+/// Opens the GPU, compiles every kernel, compares each with the processor and times it. Blocks, on
+/// a Mac for some seconds. What fails is in the report.
 DoctorReport doctor();
 
 // ---- inspect ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 #include "backend/gpu/encoder.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/check.h"
 #include "metal/attention.h"
@@ -17,18 +16,6 @@ namespace {
 uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
 
 uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
-
-/// One kernel's names by what the cache holds, in the order of KvType.
-using KvNames = std::array<std::string_view, 3>;
-constexpr KvNames kAppend = {"kv_append_f32", "kv_append_f16", "kv_append_i8"};
-constexpr KvNames kAttend = {"attention_decode_f32", "attention_decode_f16", "attention_decode_i8"};
-constexpr KvNames kAttendBlocks = {"prompt_attention_f32", "prompt_attention_f16",
-                                   "prompt_attention_i8"};
-constexpr KvNames kSplit = {"attention_split_f32", "attention_split_f16", "attention_split_i8"};
-
-std::string_view kv_kernel(const KvNames& names, KvType type) {
-  return names[static_cast<size_t>(type)];
-}
 
 uint64_t kv_bytes(const AttentionShape& shape, const KvLayer& kv) {
   return static_cast<uint64_t>(shape.kv_heads * kv.capacity *
@@ -91,36 +78,10 @@ GpuSlice GpuEncoder::slice(const Tensor& t) const {
   return map_.shared(t.data, sizeof(float) * static_cast<uint64_t>(floats));
 }
 
-void GpuEncoder::embed(const Weight& table, const GpuSlice& tokens, Tensor h) {
-  const GpuWeight& w = placed(table);
-  std::string_view kernel;
-  switch (w.kind) {
-    case StoredWeight::Kind::kF32:
-      kernel = "embed_f32";
-      break;
-    case StoredWeight::Kind::kF16:
-      kernel = "embed_f16";
-      break;
-    case StoredWeight::Kind::kBF16:
-      kernel = "embed_bf16";
-      break;
-    case StoredWeight::Kind::kInt2:
-      kernel = "embed_int2";
-      break;
-    case StoredWeight::Kind::kInt3:
-      kernel = "embed_int3";
-      break;
-    case StoredWeight::Kind::kInt4:
-      kernel = "embed_int4";
-      break;
-    case StoredWeight::Kind::kInt8:
-      kernel = "embed_int8";
-      break;
-    case StoredWeight::Kind::kPacked:
-    case StoredWeight::Kind::kOpaque:
-      throw Error(
-          ErrorCode::kUnsupportedFormat,
-          "there is no GPU kernel for an embedding in the format " + std::string(table.format()));
+void GpuEncoder::embed(const GpuWeight& w, const GpuSlice& tokens, Tensor h) {
+  const std::string_view kernel = embed_kernel(w.kind);
+  if (kernel.empty()) {
+    throw Error(ErrorCode::kUnsupportedFormat, "there is no GPU kernel for a packed embedding");
   }
   shader::EmbedArgs args{};
   args.columns = u32(h.cols);
@@ -204,7 +165,7 @@ void GpuEncoder::kv_append(const AttentionShape& shape, Tensor k, Tensor v, cons
   args.k_stride = u32(k.stride);
   args.v_stride = u32(v.stride);
   const uint64_t bytes = kv_bytes(shape, kv);
-  GpuDispatch dispatch(stream_, kv_kernel(kAppend, kv.type));
+  GpuDispatch dispatch(stream_, kv_kernels(kv.type).append);
   dispatch.arguments(args)
       .read(slice(k))
       .read(slice(v))
@@ -268,7 +229,7 @@ void GpuEncoder::attention_in_blocks(const AttentionShape& shape, Tensor q, cons
   args.attention = attention_args(shape, q, kv, first_position, out);
   args.tokens = u32(q.rows);
   const uint64_t bytes = kv_bytes(shape, kv);
-  GpuDispatch(stream_, kv_kernel(kAttendBlocks, kv.type))
+  GpuDispatch(stream_, kv_kernels(kv.type).blocks)
       .arguments(args)
       .read(slice(q))
       .read(map_.shared(kv.keys, bytes))
@@ -298,7 +259,7 @@ void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer&
   const uint64_t bytes = kv_bytes(shape, kv);
   const uint32_t memory = shader::attention_threadgroup_bytes(args.head_dim);
   if (splits == 1) {
-    GpuDispatch(stream_, kv_kernel(kAttend, kv.type))
+    GpuDispatch(stream_, kv_kernels(kv.type).attend)
         .arguments(args)
         .read(slice(q))
         .read(map_.shared(kv.keys, bytes))
@@ -312,7 +273,7 @@ void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer&
   const uint64_t partial_count = uint64_t{args.heads} * splits * static_cast<uint64_t>(q.rows);
   const GpuSlice partials = scratch_.take(
       GpuScratch::kPartials, 4 * partial_count * shader::partial_floats(args.head_dim));
-  GpuDispatch(stream_, kv_kernel(kSplit, kv.type))
+  GpuDispatch(stream_, kv_kernels(kv.type).split)
       .arguments(args)
       .read(slice(q))
       .read(map_.shared(kv.keys, bytes))

@@ -84,7 +84,7 @@ class GpuEncoder {
   /// What the last argmax() found.
   int32_t likeliest() const;
 
-  void embed(const Weight& table, const GpuSlice& tokens, Tensor h);
+  void embed(const GpuWeight& table, const GpuSlice& tokens, Tensor h);
   void rms_norm(Tensor x, const GpuNorm& norm, Tensor out);
   void rope(const RopeTable& table, int64_t first_position, int64_t heads, Tensor x);
   void swiglu(Tensor gate, Tensor up, Tensor out);

@@ -1,5 +1,5 @@
-// How fast a device is: the bandwidth of its memory, and the time of every kernel that multiplies
-// or attends, on random operands of one shape. For the doctor; models choose by their own trial.
+// How fast a device is: the bandwidth of its memory, and the time of every kernel that a model may
+// run, on random operands of one size. For the doctor; models choose by their own trial.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ namespace subbit {
 struct KernelTime {
   std::string kernel;
   int64_t tokens = 0;  // of the call
-  double seconds = 0;  // of one call
   uint64_t bytes = 0;  // of weights, of keys and values, or else of rows that it reads and writes
+  double seconds = 0;  // of one dispatch
 };
 
 struct KernelTimes {
@@ -24,8 +24,8 @@ struct KernelTimes {
   std::vector<KernelTime> kernels;
 };
 
-/// Takes a few seconds. Where one small product takes long, as on an emulated device, small is
-/// what stays. Kernels that cannot be had are left out.
+/// Takes some seconds. Where one small product takes long, as on an emulated device, small is what
+/// stays. Kernels that cannot be had are left out.
 KernelTimes time_kernels(const std::shared_ptr<GpuDevice>& device);
 
 }  // namespace subbit

@@ -70,7 +70,7 @@ size_t GpuPlanner::take(Steps left) {
   switch (step.kind) {
     case Kind::kEmbed:
       forget(step.out);
-      encoder_.embed(*step.table, step.tokens, step.out);
+      encoder_.embed(encoder_.placed(*step.table), step.tokens, step.out);
       return 1;
     case Kind::kRmsNorm:
       return take_norm(left);

@@ -52,6 +52,18 @@ constexpr PlainNames kPlainNames[] = {
     {},
 };
 
+/// In the order of StoredWeight::Kind.
+constexpr std::string_view kEmbedNames[] = {"",           "embed_f32",  "embed_f16",
+                                            "embed_bf16", "embed_int2", "embed_int3",
+                                            "embed_int4", "embed_int8", ""};
+
+/// In the order of KvType.
+constexpr KvKernels kKvKernels[] = {
+    {"kv_append_f32", "attention_decode_f32", "attention_split_f32", "prompt_attention_f32"},
+    {"kv_append_f16", "attention_decode_f16", "attention_split_f16", "prompt_attention_f16"},
+    {"kv_append_i8", "attention_decode_i8", "attention_split_i8", "prompt_attention_i8"},
+};
+
 /// Stored bits that popcount multiplies in a second on the smallest chip of a family: its cores *
 /// 128 lanes * clock / 1.25 issue slots a bit (seven cores of the M1 at 1.28 GHz; eight of the M2
 /// and of later ones at 1.4). Predicted, never measured; what hangs on it is only how often prefill
@@ -123,5 +135,11 @@ std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, CallSize
   const size_t column = 2 * static_cast<size_t>(size) + (mode == OutputMode::kAdd ? 1 : 0);
   return kPlainNames[static_cast<size_t>(kind)][column];
 }
+
+std::string_view embed_kernel(StoredWeight::Kind kind) {
+  return kEmbedNames[static_cast<size_t>(kind)];
+}
+
+KvKernels kv_kernels(KvType type) { return kKvKernels[static_cast<size_t>(type)]; }
 
 }  // namespace subbit

@@ -61,4 +61,17 @@ CallSize call_size(const GpuPolicy& policy, int64_t tokens);
 /// simdgroup_matrix. Empty for a packed weight.
 std::string_view plain_kernel(StoredWeight::Kind kind, OutputMode mode, CallSize size);
 
+/// The rows of an embedding as floats. Empty for a packed weight.
+std::string_view embed_kernel(StoredWeight::Kind kind);
+
+/// What keeps a cache of one type and attends over it: a token at a time, in parts of its positions
+/// (attention_combine joins them), in blocks of a prompt's tokens.
+struct KvKernels {
+  std::string_view append;
+  std::string_view attend;
+  std::string_view split;
+  std::string_view blocks;
+};
+KvKernels kv_kernels(KvType type);
+
 }  // namespace subbit
