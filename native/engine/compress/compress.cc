@@ -27,6 +27,7 @@
 #include "compress/plan_compress.h"
 #include "compress/stage_clock.h"
 #include "compress/tune/tune.h"
+#include "compress/tuned_store.h"
 #include "compress/write.h"
 #include "engine.h"
 #include "formats/registry.h"
@@ -47,17 +48,6 @@ std::vector<float> channel_weights(const std::vector<float>& gradients) {
   for (size_t c = 0; c < weights.size(); ++c)
     weights[c] = static_cast<float>(0.8 * gradients[c] / mean + 0.2);
   return weights;
-}
-
-std::vector<FinishedTensor> table_files(const std::vector<Table>& tables) {
-  std::vector<int64_t> widths;
-  for (const Table& table : tables) widths.push_back(table.width);
-  std::vector<FinishedTensor> files;
-  for (const TensorSpec& spec : table_specs(widths)) {
-    const auto bytes = std::as_bytes(std::span(tables[files.size()].entries));
-    files.push_back({spec, {bytes.begin(), bytes.end()}});
-  }
-  return files;
 }
 
 CalibrationSize size_of(const std::vector<std::vector<int32_t>>& windows) {
@@ -84,10 +74,7 @@ class Compression {
   int64_t fit_steps_of(const BlockPlan& plan) const;
   FinishedBlock compress_one(size_t index, CalibrationStream& stream);
   void tune_blocks();
-  bool find_tuned_blocks();
-  bool find_tuned_tables();
-  bool find_tuned_ends();
-  void save_tuned_ends(std::vector<std::vector<std::byte>> tuned);
+  bool take_tuned(const TunedStore& store);
   std::vector<size_t> moving_ends() const;
   bool can_tune() const;
   std::unique_ptr<Model> load_student() const;
@@ -322,37 +309,6 @@ bool Compression::can_tune() const {
   return answer == Tunable::kYes;
 }
 
-/// All of them or none: blocks are tuned together.
-bool Compression::find_tuned_blocks() {
-  std::vector<StoredBlock> tuned;
-  for (size_t i = 0; i < plan_.blocks.size(); ++i) {
-    tuned.push_back(store_.load(static_cast<int64_t>(i), tensors_of(plan_.blocks[i], checkpoint_),
-                                BlockStage::kTuned));
-    if (tuned.back().file == nullptr) return false;
-  }
-  if (!find_tuned_tables() || !find_tuned_ends()) return false;
-  blocks_ = std::move(tuned);
-  return true;
-}
-
-/// They lie behind the blocks, as one more.
-bool Compression::find_tuned_tables() {
-  if (plan_.table_widths.empty()) return true;
-  const StoredBlock stored =
-      store_.load(std::ssize(plan_.blocks), table_specs(plan_.table_widths), BlockStage::kTuned);
-  if (stored.file == nullptr) return false;
-  tables_.clear();
-  for (size_t t = 0; t < plan_.table_widths.size(); ++t) {
-    const std::span<const std::byte> bytes =
-        stored.file->find(shared_table_name(static_cast<int>(t)))->bytes;
-    Table& table = tables_.emplace_back();
-    table.width = plan_.table_widths[t];
-    table.entries.resize(bytes.size());
-    std::memcpy(table.entries.data(), bytes.data(), bytes.size());
-  }
-  return true;
-}
-
 /// Which of plan_.ends tuning moves.
 std::vector<size_t> Compression::moving_ends() const {
   std::vector<size_t> moving;
@@ -361,29 +317,15 @@ std::vector<size_t> Compression::moving_ends() const {
   return moving;
 }
 
-/// They lie behind the tables, as one more.
-bool Compression::find_tuned_ends() {
+/// Whether there was something to take the place of what was fitted.
+bool Compression::take_tuned(const TunedStore& store) {
+  std::optional<TunedStore::Found> found = store.load();
+  if (!found.has_value()) return false;
+  blocks_ = std::move(found->blocks);
+  if (!found->tables.empty()) tables_ = std::move(found->tables);
   const std::vector<size_t> moving = moving_ends();
-  if (moving.empty()) return true;
-  std::vector<TensorSpec> specs;
-  for (const size_t i : moving) specs.push_back(plan_.ends[i].spec);
-  const StoredBlock stored = store_.load(std::ssize(plan_.blocks) + 1, specs, BlockStage::kTuned);
-  if (stored.file == nullptr) return false;
-  for (const size_t i : moving) {
-    const std::span<const std::byte> bytes = stored.file->find(plan_.ends[i].spec.name)->bytes;
-    ends_[i].bytes.assign(bytes.begin(), bytes.end());
-  }
+  for (size_t m = 0; m < moving.size(); ++m) ends_[moving[m]] = std::move(found->ends[m]);
   return true;
-}
-
-void Compression::save_tuned_ends(std::vector<std::vector<std::byte>> tuned) {
-  const std::vector<size_t> moving = moving_ends();
-  CHECK(tuned.size() == moving.size());
-  if (moving.empty()) return;
-  FinishedBlock stored;
-  for (size_t m = 0; m < moving.size(); ++m)
-    stored.tensors.push_back({plan_.ends[moving[m]].spec, std::move(tuned[m])});
-  store_.save(std::ssize(plan_.blocks) + 1, stored, BlockStage::kTuned);
 }
 
 /// The original but for what no tuning moves, which is as it will be written.
@@ -406,7 +348,8 @@ std::unique_ptr<Model> Compression::load_student() const {
 void Compression::tune_blocks() {
   if (work_.tune.steps == 0 || !can_tune()) return;
   tuned_ = true;
-  if (find_tuned_blocks()) return;
+  TunedStore store(store_, plan_, checkpoint_, moving_ends());
+  if (take_tuned(store)) return;
   learn_tables_once();
   FittedModel fitted;
   fitted.tables = tables_;
@@ -425,17 +368,8 @@ void Compression::tune_blocks() {
                             teacher->find_linear(name)->parts[0].weight.get(), i == 0,
                             tied || i == 1});
   }
-  FittedModel tuned = tune(request, std::move(fitted), pool_, control_);
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    store_.save(static_cast<int64_t>(i),
-                pack_block(plan_.blocks[i], checkpoint_, std::move(tuned.blocks[i]), tuned.tables),
-                BlockStage::kTuned);
-  }
-  if (!tuned.tables.empty()) {
-    store_.save(std::ssize(plan_.blocks), {table_files(tuned.tables), {}}, BlockStage::kTuned);
-  }
-  save_tuned_ends(std::move(tuned.ends));
-  CHECK(find_tuned_blocks());
+  store.save(tune(request, std::move(fitted), pool_, control_));
+  CHECK(take_tuned(store));
 }
 
 CompressResult Compression::run() {
