@@ -22,9 +22,10 @@ using Kinds = std::vector<std::string_view>;
 /// Where both sides compute from the same codes only a float's last bits differ, by 1e-6 and, of
 /// halves in a cache, now and then by 2^-11. A column left out of 256 is 1/16.
 constexpr double kTight = 4e-3;
-/// Where a result was quantized on the way, a code may move: a 40th of a value, and that of one
-/// column among 40.
-constexpr double kLoose = 2e-2;
+/// Where a result was quantized on the way, a right kernel may move a code: a chunk's largest of
+/// silu(g) * u is six times their root mean square, a step at most a 64th of that, a column one of
+/// 44, a row's scale 2.5: 0.035. A column left out is 0.15.
+constexpr double kLoose = 6e-2;
 
 constexpr int64_t kFloats = 1 << 17;
 constexpr int64_t kRows = 37;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "backend/gpu/arguments.h"
 #include "base/check.h"
 #include "metal/attention.h"
 #include "metal/elementwise.h"
@@ -11,19 +12,6 @@
 #include "metal/quantize.h"
 
 namespace subbit {
-namespace {
-
-uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
-
-uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
-
-uint64_t kv_bytes(const AttentionShape& shape, const KvLayer& kv) {
-  return static_cast<uint64_t>(shape.kv_heads * kv.capacity *
-                               kv_row_bytes(kv.type, shape.head_dim));
-}
-
-}  // namespace
-
 GpuSlice GpuScratch::take(int slot, uint64_t bytes) {
   std::unique_ptr<GpuMemory>& memory = slots_[slot];
   if (memory == nullptr || memory->bytes().size() < bytes) {
@@ -158,19 +146,12 @@ void GpuEncoder::argmax(Tensor logits) {
 void GpuEncoder::kv_append(const AttentionShape& shape, Tensor k, Tensor v, const KvLayer& kv,
                            int64_t first_position) {
   shader::KvAppendArgs args{};
-  args.kv_heads = u32(shape.kv_heads);
-  args.head_dim = u32(shape.head_dim);
-  args.capacity = u32(kv.capacity);
-  args.first_position = u32(first_position);
+  set_cache(args, shape, kv, first_position);
   args.k_stride = u32(k.stride);
   args.v_stride = u32(v.stride);
-  const uint64_t bytes = kv_bytes(shape, kv);
+  const GpuCache cache(map_, shape, kv);
   GpuDispatch dispatch(stream_, kv_kernels(kv.type).append);
-  dispatch.arguments(args)
-      .read(slice(k))
-      .read(slice(v))
-      .write(map_.shared(kv.keys, bytes))
-      .write(map_.shared(kv.values, bytes));
+  dispatch.arguments(args).read(slice(k)).read(slice(v)).write(cache.keys).write(cache.values);
   if (kv.type == KvType::kI8) {  // a simdgroup finds a row's scale
     dispatch.run({args.kv_heads, u32(k.rows), 2}, shader::kSimdLanes);
     return;
@@ -184,14 +165,11 @@ void GpuEncoder::rope_append(const AttentionShape& shape, const RopeTable& table
   CHECK(kv.type == KvType::kI8 && shape.head_dim <= shader::kMostHeadDim);
   shader::RopeAppendArgs args{};
   args.heads = u32(shape.heads);
-  args.kv_heads = u32(shape.kv_heads);
-  args.head_dim = u32(shape.head_dim);
-  args.capacity = u32(kv.capacity);
-  args.first_position = u32(first_position);
+  set_cache(args, shape, kv, first_position);
   args.q_stride = u32(q.stride);
   args.k_stride = u32(k.stride);
   args.v_stride = u32(v.stride);
-  const uint64_t bytes = kv_bytes(shape, kv);
+  const GpuCache cache(map_, shape, kv);
   GpuDispatch(stream_, "rope_append_i8")
       .arguments(args)
       .read(map_.constant(std::span(table.cosine)))
@@ -199,8 +177,8 @@ void GpuEncoder::rope_append(const AttentionShape& shape, const RopeTable& table
       .write(slice(q))
       .read(slice(k))
       .read(slice(v))
-      .write(map_.shared(kv.keys, bytes))
-      .write(map_.shared(kv.values, bytes))
+      .write(cache.keys)
+      .write(cache.values)
       .run({args.heads + 2 * args.kv_heads, u32(q.rows)}, shader::kSimdLanes);
 }
 
@@ -211,10 +189,7 @@ shader::AttentionArgs attention_args(const AttentionShape& shape, const Tensor& 
   CHECK(shape.head_dim <= shader::kMostHeadDim);
   shader::AttentionArgs args{};
   args.heads = u32(shape.heads);
-  args.kv_heads = u32(shape.kv_heads);
-  args.head_dim = u32(shape.head_dim);
-  args.capacity = u32(kv.capacity);
-  args.first_position = u32(first_position);
+  set_cache(args, shape, kv, first_position);
   args.splits = 1;
   args.q_stride = u32(q.stride);
   args.out_stride = u32(out.stride);
@@ -228,12 +203,12 @@ void GpuEncoder::attention_in_blocks(const AttentionShape& shape, Tensor q, cons
   shader::PromptAttentionArgs args{};
   args.attention = attention_args(shape, q, kv, first_position, out);
   args.tokens = u32(q.rows);
-  const uint64_t bytes = kv_bytes(shape, kv);
+  const GpuCache cache(map_, shape, kv);
   GpuDispatch(stream_, kv_kernels(kv.type).blocks)
       .arguments(args)
       .read(slice(q))
-      .read(map_.shared(kv.keys, bytes))
-      .read(map_.shared(kv.values, bytes))
+      .read(cache.keys)
+      .read(cache.values)
       .write(slice(out))
       .threadgroup(shader::prompt_threadgroup_bytes(args.attention.head_dim))
       .run({args.attention.heads, shader::prompt_groups(args.tokens)}, shader::kPromptThreads);
@@ -256,14 +231,14 @@ void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer&
   } else {
     target = slice(out);
   }
-  const uint64_t bytes = kv_bytes(shape, kv);
+  const GpuCache cache(map_, shape, kv);
   const uint32_t memory = shader::attention_threadgroup_bytes(args.head_dim);
   if (splits == 1) {
     GpuDispatch(stream_, kv_kernels(kv.type).attend)
         .arguments(args)
         .read(slice(q))
-        .read(map_.shared(kv.keys, bytes))
-        .read(map_.shared(kv.values, bytes))
+        .read(cache.keys)
+        .read(cache.values)
         .write(target)
         .bind(status_slice_)
         .threadgroup(memory)
@@ -276,8 +251,8 @@ void GpuEncoder::attention(const AttentionShape& shape, Tensor q, const KvLayer&
   GpuDispatch(stream_, kv_kernels(kv.type).split)
       .arguments(args)
       .read(slice(q))
-      .read(map_.shared(kv.keys, bytes))
-      .read(map_.shared(kv.values, bytes))
+      .read(cache.keys)
+      .read(cache.values)
       .write(partials)
       .threadgroup(memory)
       .run({args.heads, u32(q.rows), splits}, shader::kAttentionThreads);

@@ -1,6 +1,7 @@
 // Linear layers as dispatches: every stored format, and the fused ends of packed ones.
 #include <bit>
 
+#include "backend/gpu/arguments.h"
 #include "backend/gpu/encoder.h"
 #include "base/check.h"
 #include "formats/signs/layout.h"
@@ -14,10 +15,6 @@ namespace subbit {
 namespace {
 
 using Tag = StoredWeight::TermTag;
-
-uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
-
-uint32_t groups_of(int64_t count, uint32_t each) { return (u32(count) + each - 1) / each; }
 
 /// What a kernel of weights that are not packed is run with.
 void run_plain(GpuDispatch& dispatch, CallSize size, int64_t rows, int64_t tokens) {
@@ -269,19 +266,15 @@ void GpuEncoder::multiply_qkv(const GpuWeight& w, const GpuCodes& x, const GpuQk
   if (qkv.kv.type == KvType::kF16) end.flags |= shader::kEpilogueHalfCache;
   end.y_stride = u32(q.stride);
   end.heads = u32(qkv.shape.heads);
-  end.kv_heads = u32(qkv.shape.kv_heads);
-  end.head_dim = u32(qkv.shape.head_dim);
-  end.capacity = u32(qkv.kv.capacity);
-  end.first_position = u32(qkv.first_position);
+  set_cache(end, qkv.shape, qkv.kv, qkv.first_position);
   product.gemv.pair_quads = u32(qkv.shape.head_dim / 8);
-  const auto bytes = static_cast<uint64_t>(qkv.shape.kv_heads * qkv.kv.capacity *
-                                           kv_row_bytes(qkv.kv.type, qkv.shape.head_dim));
+  const GpuCache cache(map_, qkv.shape, qkv.kv);
   product.begin(stream_, policy_.sign_kernel, Epilogue::kQkv)
       .read(w.s_post)
       .read(or_dummy(w.bias))
       .write(slice(q))
-      .write(map_.shared(qkv.kv.keys, bytes))
-      .write(map_.shared(qkv.kv.values, bytes))
+      .write(cache.keys)
+      .write(cache.values)
       .read(map_.constant(std::span(qkv.rope->cosine)))
       .read(map_.constant(std::span(qkv.rope->sine)))
       .bind(status_slice_)
