@@ -36,6 +36,15 @@ constexpr std::chrono::microseconds kSpinTime{30};
 
 // Pieces per thread: enough that a slow thread loses at most an eighth of its share.
 constexpr int64_t kPiecesPerThread = 8;
+constexpr int kTakenBits = 8;  // of a count of a thread's pieces
+constexpr uint64_t kTakenMask = (uint64_t{1} << kTakenBits) - 1;
+
+// What a thread prefetches at most of what it will read next: a quarter of a second-level cache of
+// 1 MiB. Decoding, bound by memory, gains 2 to 3 % by it on two threads; with 64 KiB 1 % less, with
+// 128 and 512 as much.
+constexpr int64_t kMostAhead = 256 << 10;
+constexpr int64_t kPrefetchLine = 64;
+constexpr int kPrefetchLines = 16;  // between two looks at what is waited for: some 50 ns
 
 void pause_processor() {
 #if defined(__x86_64__)
@@ -45,14 +54,31 @@ void pause_processor() {
 #endif
 }
 
+/// What a thread is to bring into its second-level cache while it waits.
+struct Ahead {
+  const std::byte* stream = nullptr;
+  const std::byte* from = nullptr;
+  int64_t bytes = 0;
+
+  /// Says whether there was anything left.
+  bool prefetch_some() {
+    if (bytes <= 0) return false;
+    for (int line = 0; line < kPrefetchLines; ++line)
+      __builtin_prefetch(from + line * kPrefetchLine, 0, 2);
+    from += kPrefetchLines * kPrefetchLine;
+    bytes -= kPrefetchLines * kPrefetchLine;
+    return true;
+  }
+};
+
 /// Waits for `ready` for at most kSpinTime; says whether it came.
 template <typename Ready>
-bool spin_until(Ready&& ready) {
+bool spin_until(Ahead& ahead, Ready&& ready) {
   const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
   do {
     for (int i = 0; i < 32; ++i) {
       if (ready()) return true;
-      pause_processor();
+      if (!ahead.prefetch_some()) pause_processor();
     }
     // With more threads than processors the one we wait for may need ours.
     std::this_thread::yield();
@@ -66,12 +92,23 @@ struct ThreadPool::State {
   // The gate is stored with release after the loop's fields are written, and a worker enters with
   // acquire; it leaves with release, and the caller's last look is an acquire.
   alignas(128) std::atomic<uint64_t> gate{0};
-  alignas(128) std::atomic<int64_t> next{0};
+  // Of each thread's run of pieces: the loop, how many others have taken from its end, how many it
+  // has taken from its front. An older loop means none, so that nobody has to reset them.
+  struct alignas(128) Taken {
+    std::atomic<uint64_t> in_loop{0};
+  };
+  std::vector<Taken> taken;
 
   // The current loop; written only while nobody is inside.
   TaskRef task;
   int64_t count = 0;
   int64_t piece = 0;
+  int64_t pieces = 0;
+  uint64_t loop = 0;
+  Stream upcoming;  // what is likely to be read next, in pieces
+
+  StreamOrder order;  // the caller's
+  Ahead caller_ahead;
 
   std::mutex mutex;  // guards what follows and both waits
   std::condition_variable work;
@@ -87,7 +124,9 @@ struct ThreadPool::State {
   std::atomic<bool> busy{false};
   std::vector<std::thread> workers;
 
+  bool take(int owner, int worker, int64_t& index);
   void drain(int worker);
+  void look_ahead(Ahead& ahead, int worker) const;
   void work_until_stopped(int worker);
   bool enter(uint64_t& last_loop);
   void leave();
@@ -96,19 +135,58 @@ struct ThreadPool::State {
   void shut_down();
 };
 
-/// Claims pieces until none is left. The first exception empties the counter.
+/// Takes one of an owner's pieces, if there is any left: itself the first, others the last. So what
+/// a thread reads lies side by side.
+bool ThreadPool::State::take(int owner, int worker, int64_t& index) {
+  const int64_t threads = std::ssize(taken);
+  const int64_t begin = owner * pieces / threads;
+  const int64_t end = (owner + 1) * pieces / threads;
+  std::atomic<uint64_t>& place = taken[static_cast<size_t>(owner)].in_loop;
+  uint64_t seen = place.load(std::memory_order_relaxed);
+  while (true) {
+    const uint64_t before = seen >> (2 * kTakenBits) == loop ? seen : loop << (2 * kTakenBits);
+    const auto front = static_cast<int64_t>(before & kTakenMask);
+    const auto back = static_cast<int64_t>(before >> kTakenBits & kTakenMask);
+    if (begin + front + back >= end) return false;
+    const bool own = owner == worker;
+    index = own ? begin + front : end - 1 - back;
+    if (place.compare_exchange_weak(seen, before + (own ? 1 : uint64_t{1} << kTakenBits),
+                                    std::memory_order_relaxed))
+      return true;
+  }
+}
+
+/// The worker's own pieces, then those that others have left. The first exception takes all away.
 void ThreadPool::State::drain(int worker) {
+  const int threads = static_cast<int>(taken.size());
   try {
-    while (true) {
-      const int64_t begin = next.fetch_add(piece, std::memory_order_relaxed);
-      if (begin >= count) return;
-      task.call(task.self, {begin, std::min(begin + piece, count), worker});
+    for (int i = 0; i < threads; ++i) {
+      const int owner = (worker + i) % threads;
+      for (int64_t index; take(owner, worker, index);) {
+        const int64_t begin = index * piece;
+        task.call(task.self, {begin, std::min(begin + piece, count), worker});
+      }
     }
   } catch (...) {
-    next.store(count, std::memory_order_relaxed);
+    int64_t index = 0;
+    for (int owner = 0; owner < threads; ++owner)
+      while (take(owner, worker, index)) continue;
     const std::lock_guard lock(mutex);
     if (!error) error = std::current_exception();
   }
+}
+
+/// Sets `ahead` on what the worker will read first of the stream that comes next. It stays where it
+/// is as long as that does not change.
+void ThreadPool::State::look_ahead(Ahead& ahead, int worker) const {
+  if (upcoming.base == ahead.stream) return;
+  ahead = {upcoming.base, nullptr, 0};
+  if (upcoming.base == nullptr) return;
+  const int64_t threads = std::ssize(taken);
+  const int64_t begin = worker * upcoming.count / threads;
+  const int64_t end = (worker + 1) * upcoming.count / threads;
+  ahead.from = upcoming.base + begin * upcoming.bytes_each;
+  ahead.bytes = std::min(kMostAhead, (end - begin) * upcoming.bytes_each);
 }
 
 /// Joins the loop at the gate if it is open and not the one this worker has already seen.
@@ -141,12 +219,13 @@ void ThreadPool::State::work_until_stopped(int worker) {
 #endif
   uint64_t last_loop = 0;
   bool entered = false;
+  Ahead ahead;
   const auto admitted = [&] {
     entered = enter(last_loop);
     return entered;
   };
   while (true) {
-    spin_until([&] { return stopping.load(std::memory_order_relaxed) || admitted(); });
+    spin_until(ahead, [&] { return stopping.load(std::memory_order_relaxed) || admitted(); });
     if (!entered) {
       std::unique_lock lock(mutex);
       ++sleepers;
@@ -154,6 +233,7 @@ void ThreadPool::State::work_until_stopped(int worker) {
       --sleepers;
     }
     if (!entered) return;
+    look_ahead(ahead, worker);
     drain(worker);
     leave();
     entered = false;
@@ -163,7 +243,7 @@ void ThreadPool::State::work_until_stopped(int worker) {
 void ThreadPool::State::close_and_wait() {
   gate.fetch_and(~kOpen, std::memory_order_acq_rel);
   const auto empty = [&] { return (gate.load(std::memory_order_acquire) & kInsideMask) == 0; };
-  if (spin_until(empty)) return;
+  if (spin_until(caller_ahead, empty)) return;
   std::unique_lock lock(mutex);
   done.wait(lock, empty);
 }
@@ -195,6 +275,7 @@ void ThreadPool::State::shut_down() {
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   CHECK(threads >= 1 && static_cast<uint64_t>(threads) <= kInsideMask);
   state_->processors = allowed_processors();
+  state_->taken = std::vector<State::Taken>(static_cast<size_t>(threads));
   try {
     for (int worker = 1; worker < threads; ++worker)
       state_->workers.emplace_back([s = state_.get(), worker] { s->work_until_stopped(worker); });
@@ -214,7 +295,7 @@ int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()
 
 int ThreadPool::default_threads() { return performance_cores(); }
 
-void ThreadPool::run(int64_t count, int64_t grain, TaskRef task) {
+void ThreadPool::run(int64_t count, int64_t grain, TaskRef task, Stream reads) {
   CHECK(grain >= 1);
   if (count <= 0) return;
   State& s = *state_;
@@ -233,9 +314,13 @@ void ThreadPool::run(int64_t count, int64_t grain, TaskRef task) {
   s.task = task;
   s.count = count;
   s.piece = ((grains - 1) / shares + 1) * grain;
-  s.next.store(0, std::memory_order_relaxed);
-  const uint64_t loop = (s.gate.load(std::memory_order_relaxed) >> kLoopShift) + 1;
-  s.gate.store(loop << kLoopShift | kOpen, std::memory_order_release);
+  s.pieces = (count - 1) / s.piece + 1;
+  s.loop = (s.gate.load(std::memory_order_relaxed) >> kLoopShift) + 1;
+  if (reads.base != nullptr) {
+    s.upcoming = s.order.note({reads.base, reads.bytes_each * s.piece, s.pieces});
+    s.look_ahead(s.caller_ahead, 0);
+  }
+  s.gate.store(s.loop << kLoopShift | kOpen, std::memory_order_release);
 
   // Workers count themselves as sleepers under the mutex before their last look at the gate, so
   // either they saw it open or we see them here.

@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/stream_order.h"
+
 namespace subbit {
 
 /// A half-open run of loop indices given to one worker.
@@ -27,14 +29,18 @@ class ThreadPool {
   int threads() const;
 
   /// Calls task(Range) until [0, count) is covered, in pieces that are multiples of `grain` (the
-  /// last may be short), claimed from a counter. Returns when all are done; rethrows the first
-  /// exception a task threw. Called from one thread at a time; not from inside a task.
+  /// last may be short). Each thread begins at the front of a run of pieces of its own, the same
+  /// one in every loop over as many, and then takes from the ends of the others'. Returns when all
+  /// are done; rethrows the first exception a task threw. Called from one thread at a time; not
+  /// from inside a task. `reads`: what the loop streams from memory, `bytes_each` for an index.
+  /// Threads that wait prefetch the front of their run of the stream that came next the last time.
   template <typename Task>
-  void parallel_for(int64_t count, int64_t grain, Task&& task) {
+  void parallel_for(int64_t count, int64_t grain, Task&& task, Stream reads = {}) {
     using Fn = std::remove_reference_t<Task>;
     run(count, grain,
         {[](void* self, Range range) { (*static_cast<Fn*>(self))(range); },
-         const_cast<void*>(static_cast<const void*>(std::addressof(task)))});
+         const_cast<void*>(static_cast<const void*>(std::addressof(task)))},
+        reads);
   }
 
   /// How many threads this machine lends to a model: physical performance cores.
@@ -45,7 +51,7 @@ class ThreadPool {
     void (*call)(void* self, Range range) = nullptr;
     void* self = nullptr;
   };
-  void run(int64_t count, int64_t grain, TaskRef task);
+  void run(int64_t count, int64_t grain, TaskRef task, Stream reads);
   struct State;
   std::unique_ptr<State> state_;
 };

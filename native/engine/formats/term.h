@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/function_ref.h"
 #include "base/half.h"
 #include "base/matrix.h"
 #include "base/thread_pool.h"
@@ -57,11 +58,15 @@ enum class TermParameter {
   kTable,  // low byte: table_width; high byte: table_number
 };
 
+/// Told of every run of a product's rows once, by the thread that has just made their sums.
+using RowsDone = FunctionRef<void(Range rows)>;
+
 /// What a term's kernel yields for every token and row: the integer I and the exponent E of
 /// y = ldexp(I, E). Exponents are per token.
 struct TermSums {
   MatrixView<int32_t> sums;      // [tokens, rows]
   std::span<int32_t> exponents;  // [tokens]
+  RowsDone done;                 // or none; of one token only, whose exponent is there by then
 };
 
 class TermKind {

@@ -84,6 +84,43 @@ TEST(thread_pool_wakes_workers_that_have_gone_to_sleep) {
   }
 }
 
+TEST(thread_pool_gives_a_thread_the_same_run_in_every_loop) {
+  // What a thread prefetches while it waits is of use only if the thread then reads it.
+  ThreadPool pool(2);
+  std::vector<std::byte> memory(1 << 20);
+  for (int round = 0; round < 200; ++round) {
+    const std::byte* const base = memory.data() + round % 3 * 1000;
+    std::atomic<bool> both{false};
+    std::atomic<int> begun{0};
+    std::vector<int> first(2, -1);
+    const auto task = [&](Range range) {
+      int& mine = first[static_cast<size_t>(range.worker)];
+      if (mine < 0) {
+        mine = static_cast<int>(range.begin);
+        if (++begun == 2) both = true;
+      }
+      // The one that has come gives the other time to come too.
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+      while (!both && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    };
+    pool.parallel_for(16, 1, task, {base, 1024});
+    // Others take from the end of a run: who still finds something of its own finds the front.
+    EXPECT(first[0] == 0 || first[0] == -1);
+    EXPECT(first[1] == 8 || first[1] == -1);
+  }
+}
+
+TEST(thread_pool_may_be_told_of_memory_that_is_gone) {
+  ThreadPool pool(2);
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::byte> memory(static_cast<size_t>(1 + round) * 4096);
+    std::atomic<int64_t> sum{0};
+    const auto task = [&](Range range) { sum += range.end - range.begin; };
+    pool.parallel_for(16, 1, task, {memory.data(), 256});
+    EXPECT_EQ(sum.load(), 16);
+  }
+}
+
 #if defined(__linux__)
 TEST(thread_pool_workers_leave_the_caller_its_processor) {
   // Where the scheduler had woken them there, two threads decoded no faster than one.

@@ -136,15 +136,14 @@ TEST(sign_dot_gives_the_same_sums_for_any_number_of_threads) {
   const SignMatrix signs = random_signs(1001, 300, 11);
   std::vector<std::byte> words;
   pack_signs(signs, words);
-  ThreadPool loader(3);
   for (const int64_t tokens : {1, 3, 9, 45}) {  // threads share out many tokens too
     // Random ones, whose totals differ from token to token.
     const auto codes = make_codes(tokens, 300, tokens == 3 ? Codes::kSpread : Codes::kRandom, 12);
     SignOperand operand;
-    load_sign_operand(codes, operand, loader);
     std::vector<int32_t> first;
-    for (const int threads : {1, 2, 5}) {
+    for (const int threads : {1, 2, 5, kMostCopies + 1}) {
       ThreadPool pool(threads);
+      load_sign_operand(codes, operand, pool);
       std::vector<int32_t> sums(static_cast<size_t>(tokens * 1001), -1);
       sign_dot({words.data(), 1001, 300, 0}, operand, {sums.data(), tokens, 1001}, pool);
       if (first.empty()) first = sums;
@@ -153,7 +152,53 @@ TEST(sign_dot_gives_the_same_sums_for_any_number_of_threads) {
     for (int64_t t = 0; t < tokens; ++t)
       for (const int64_t i : {0, 4, 999, 1000})
         EXPECT_EQ(int64_t{first[static_cast<size_t>(t * 1001 + i)]},
-                  reference(signs, i, operand.codes, t, 0));
+                  reference(signs, i, codes_for(operand, 0), t, 0));
+  }
+}
+
+TEST(sign_dot_says_once_of_every_row_that_its_sum_is_there) {
+  // What finishes a linear reads the sums at once, on the thread that made them.
+  const int64_t rows = 1001;
+  std::vector<std::byte> words;
+  pack_signs(random_signs(rows, 300, 13), words);
+  const auto codes = make_codes(1, 300, Codes::kRandom, 14);
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    SignOperand operand;
+    load_sign_operand(codes, operand, pool);
+    std::vector<int32_t> sums(static_cast<size_t>(rows), -1);
+    std::vector<int32_t> seen(sums);
+    std::vector<std::atomic<int>> calls(static_cast<size_t>(rows));
+    std::atomic<bool> aligned{true};
+    sign_dot({words.data(), rows, 300, 0}, operand, {sums.data(), 1, rows}, pool, [&](Range run) {
+      if (run.begin % kChunk != 0 || (run.end % kChunk != 0 && run.end != rows)) aligned = false;
+      for (int64_t i = run.begin; i < run.end; ++i) {
+        seen[static_cast<size_t>(i)] = sums[static_cast<size_t>(i)];
+        ++calls[static_cast<size_t>(i)];
+      }
+    });
+    EXPECT(aligned);
+    EXPECT(seen == sums);
+    EXPECT(std::all_of(calls.begin(), calls.end(), [](const auto& n) { return n == 1; }));
+  }
+}
+
+TEST(an_operand_loaded_again_forgets_the_codes_before) {
+  // Threads keep copies, and must see that theirs are old; also when the codes get longer.
+  ThreadPool pool(2);
+  SignOperand operand;
+  for (const int64_t cols : {64, 64, 512, 96}) {
+    const SignMatrix signs = random_signs(300, cols, 15);
+    std::vector<std::byte> words;
+    pack_signs(signs, words);
+    static uint64_t seed = 16;
+    const auto codes = make_codes(1, cols, Codes::kRandom, ++seed);
+    load_sign_operand(codes, operand, pool);
+    std::vector<int32_t> sums(300, -1);
+    sign_dot({words.data(), 300, cols, 0}, operand, {sums.data(), 1, 300}, pool);
+    for (int64_t i = 0; i < 300; ++i)
+      EXPECT_EQ(int64_t{sums[static_cast<size_t>(i)]},
+                reference(signs, i, codes_for(operand, 0), 0, 0));
   }
 }
 

@@ -1,5 +1,6 @@
 // The term kinds `sign`, `code84` and `table`: exact sums against the definition, bytes, refusals.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -148,24 +149,27 @@ void expect_exact(const PackedLinear& linear, const Tables& tables, const Quanti
   const std::vector<std::byte> bytes = pack(linear);
   EXPECT_EQ(bytes.size(), packed_bytes(packed_size(linear)));
   const PackedView view = parse_packed(bytes, "t", tables.find());
-  ThreadPool loader(2);
   SignOperand operand;
-  load_sign_operand(rows, operand, loader);
   MultiplyScratch scratch;
   for (const auto& [kind, term] : view.terms) {
-    const int shift = rounding_shift(term, operand);
     std::vector<float> row(static_cast<size_t>(term.shape.columns));
     std::vector<int32_t> sums(static_cast<size_t>(rows.rows * term.shape.rows));
     std::vector<int32_t> exponents(static_cast<size_t>(rows.rows));
     for (const int threads : {1, 3}) {
       ThreadPool pool(threads);
+      load_sign_operand(rows, operand, pool);
+      const int shift = rounding_shift(term, operand);
       std::fill(sums.begin(), sums.end(), -1);
       const MatrixView<int32_t> out(sums.data(), rows.rows, term.shape.rows);
-      kind->multiply(term, operand, {out, exponents}, scratch, pool);
+      std::atomic<int64_t> told{0};
+      const auto count = [&](Range run) { told += run.end - run.begin; };
+      kind->multiply(term, operand, {out, exponents, rows.rows == 1 ? RowsDone(count) : RowsDone()},
+                     scratch, pool);
+      EXPECT_EQ(told.load(), rows.rows == 1 ? term.shape.rows : 0);
       for (int64_t i = 0; i < term.shape.rows; ++i) {
         kind->unpack_rows(term, i, Matrix(row.data(), 1, term.shape.columns));
         for (int64_t t = 0; t < rows.rows; ++t) {
-          const int64_t exact = exact_sum(row, term, operand.codes, t);
+          const int64_t exact = exact_sum(row, term, codes_for(operand, 0), t);
           const auto half = static_cast<int64_t>(std::ldexp(1.0, shift) / 2);
           const int64_t expected = (exact + half) >> shift;
           EXPECT(std::abs(expected) <= int64_t{1} << 30);

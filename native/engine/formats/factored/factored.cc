@@ -22,18 +22,13 @@ namespace {
 
 uint64_t v_bytes(const TermShape& shape) { return sign_bytes(shape.rank, shape.columns); }
 
-/// z [tokens, rank] = float(sums) (* s_mid).
-void finish_first_stage(MatrixView<const int32_t> sums, std::span<const Half> s_mid, Matrix z,
-                        ThreadPool& pool) {
-  wide_parallel_for(pool, z.rows, 4, [&](Range range) {
-    for (int64_t token = range.begin; token < range.end; ++token) {
-      const int32_t* from = sums.row(token);
-      float* to = z.row(token);
-      for (int64_t k = 0; k < z.cols; ++k) to[k] = static_cast<float>(from[k]);
-      if (s_mid.empty()) continue;
-      for (int64_t k = 0; k < z.cols; ++k) to[k] *= to_float(s_mid[static_cast<size_t>(k)]);
-    }
-  });
+/// z = float(sums) (* s_mid) in some of one token's columns.
+inline void finish_first_stage(const int32_t* sums, std::span<const Half> s_mid, Range columns,
+                               float* z) {
+  for (int64_t k = columns.begin; k < columns.end; ++k) z[k] = static_cast<float>(sums[k]);
+  if (s_mid.empty()) return;
+  for (int64_t k = columns.begin; k < columns.end; ++k)
+    z[k] *= to_float(s_mid[static_cast<size_t>(k)]);
 }
 
 class FactoredTerm final : public TermKind {
@@ -74,17 +69,28 @@ class FactoredTerm final : public TermKind {
     const size_t split = v_bytes(term.shape);
     const MatrixView<int32_t> sums(reserve(scratch.rank_sums, tokens * rank), tokens, rank);
     const Matrix z(reserve(scratch.rank_values, tokens * rank), tokens, rank);
-    sign_dot({term.words.data(), rank, term.shape.columns, term.first_column / kChunk}, input, sums,
-             pool);
-    finish_first_stage(sums, term.s_mid, z, pool);
-    quantize_rows(z, scratch.rank_codes, pool);
+    const SignWords v = {term.words.data(), rank, term.shape.columns, term.first_column / kChunk};
+    if (tokens == 1) {  // whoever has made sums goes on with them
+      size_quantized_rows(1, rank, scratch.rank_codes);
+      sign_dot(v, input, sums, pool, [&](Range rows) {
+        run_wide([&] { finish_first_stage(sums.row(0), term.s_mid, rows, z.row(0)); });
+        quantize_columns(z, rows, scratch.rank_codes);
+      });
+    } else {
+      sign_dot(v, input, sums, pool);
+      wide_parallel_for(pool, tokens, 4, [&](Range range) {
+        for (int64_t token = range.begin; token < range.end; ++token)
+          finish_first_stage(sums.row(token), term.s_mid, {0, rank}, z.row(token));
+      });
+      quantize_rows(z, scratch.rank_codes, pool);
+    }
     load_sign_operand(scratch.rank_codes, scratch.rank_input, pool);
-    sign_dot({term.words.data() + split, term.shape.rows, rank, 0}, scratch.rank_input, out.sums,
-             pool);
     for (int64_t token = 0; token < tokens; ++token) {
       out.exponents[static_cast<size_t>(token)] =
           input.codes.exponents[token] + scratch.rank_input.codes.exponents[token];
     }
+    sign_dot({term.words.data() + split, term.shape.rows, rank, 0}, scratch.rank_input, out.sums,
+             pool, out.done);
   }
 };
 

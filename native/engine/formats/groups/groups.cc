@@ -180,14 +180,16 @@ void GroupWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   }
   // About 32 KiB of codes a claim.
   const int64_t row_bytes = layout_.groups * static_cast<int64_t>(layout_.unit_bytes);
-  pool.parallel_for(shape().rows, std::max<int64_t>(1, 32768 / row_bytes), [&](Range range) {
+  const auto multiply = [&](Range range) {
     for (int64_t i = range.begin; i < range.end; ++i) {
       for (int64_t t = 0; t < tokens; ++t) {
         const float value = kernel_.dot(row_of(i, t)) * gains[t];
         out.at(t, i) = mode == OutputMode::kAdd ? out.at(t, i) + value : value;
       }
     }
-  });
+  };
+  const Stream codes = {tokens == 1 ? bytes_.data() : nullptr, row_bytes};
+  pool.parallel_for(shape().rows, std::max<int64_t>(1, 32768 / row_bytes), multiply, codes);
 }
 
 [[noreturn]] void refuse(const TensorView& tensor, const std::string& what,

@@ -26,6 +26,15 @@ namespace {
 /// What lies where the first term's sums do.
 enum class FirstSum { kTerm, kAcc };
 
+constexpr size_t kMostHeld = PlannedMatrix::kMostHeldTerms;
+
+/// One token's sums of the terms held.
+struct Sums {
+  const int32_t* first = nullptr;  // [rows]
+  int64_t stride = 0;              // to those of the second term
+  FirstSum kind = FirstSum::kTerm;
+};
+
 class PackedWeight final : public Weight {
  public:
   PackedWeight(PackedView view, uint64_t bytes)
@@ -54,8 +63,11 @@ class PackedWeight final : public Weight {
  private:
   const SignOperand& operand_for(const LinearInput& in, MultiplyScratch& scratch,
                                  ThreadPool& pool) const;
-  void epilogue(Range rows, const int32_t* sums, int64_t sums_stride, std::span<const float> gains,
-                FirstSum first, float* y, OutputMode mode) const;
+  float gain_of(size_t t, const LinearInput& in, int64_t token, int32_t exponent) const;
+  void epilogue(Range rows, const Sums& sums, std::span<const float> gains, float* y,
+                OutputMode mode) const;
+  void finish_rows(Range rows, const Sums& sums, std::span<const float> gains, float* y,
+                   OutputMode mode) const;
 
   PackedView view_;
   uint64_t bytes_;
@@ -116,7 +128,8 @@ const SignOperand& PackedWeight::operand_for(const LinearInput& in, MultiplyScra
   return scratch.scaled_input;
 }
 
-constexpr int64_t kEpilogueRows = 256;  // of one piece, whose sums stay in the nearest cache
+constexpr int64_t kEpilogueRows = 256;  // whose values stay in the nearest cache
+constexpr int64_t kPieceRows = 4096;    // of a prompt's epilogue, for one thread
 
 /// What a sum stands for in acc: of the first term its integer times the gain, of an acc that took
 /// its place the float itself.
@@ -140,18 +153,26 @@ void add_up(int32_t* sums, int64_t sums_stride, std::span<const float> gains, in
   });
 }
 
-/// `rows` of one token, at most kEpilogueRows. A second term's sums begin at sums + sums_stride.
-void PackedWeight::epilogue(Range rows, const int32_t* sums, int64_t sums_stride,
-                            std::span<const float> gains, FirstSum first, float* y,
+/// `rows` of one token.
+void PackedWeight::epilogue(Range rows, const Sums& sums, std::span<const float> gains, float* y,
                             OutputMode mode) const {
+  run_wide([&] {
+    for (int64_t begin = rows.begin; begin < rows.end; begin += kEpilogueRows)
+      finish_rows({begin, std::min(begin + kEpilogueRows, rows.end)}, sums, gains, y, mode);
+  });
+}
+
+/// At most kEpilogueRows.
+inline void PackedWeight::finish_rows(Range rows, const Sums& sums, std::span<const float> gains,
+                                      float* y, OutputMode mode) const {
   float values[kEpilogueRows];
   const int64_t count = rows.end - rows.begin;
   const float* post = s_post_.data() + rows.begin;
-  const int32_t* from = sums + rows.begin;
+  const int32_t* from = sums.first + rows.begin;
   float* to = y + rows.begin;
-  for (int64_t i = 0; i < count; ++i) values[i] = first_value(from[i], gains[0], first);
+  for (int64_t i = 0; i < count; ++i) values[i] = first_value(from[i], gains[0], sums.kind);
   for (size_t t = 1; t < gains.size(); ++t) {
-    from += sums_stride;
+    from += sums.stride;
     for (int64_t i = 0; i < count; ++i)
       values[i] = std::fma(static_cast<float>(from[i]), gains[t], values[i]);
   }
@@ -167,6 +188,16 @@ void PackedWeight::epilogue(Range rows, const int32_t* sums, int64_t sums_stride
   }
 }
 
+float PackedWeight::gain_of(size_t t, const LinearInput& in, int64_t token,
+                            int32_t exponent) const {
+  const float rho = in.row_scale == nullptr ? 1.0f : in.row_scale[token];
+  const float gain = std::ldexp(view_.terms[t].view.gain, exponent) * rho;
+  if (!std::isnormal(gain)) {
+    throw Error(ErrorCode::kNonFinite, "the scale of a linear's output is not a normal number");
+  }
+  return gain;
+}
+
 void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
                             ThreadPool& pool) const {
   const int64_t tokens = in.values.rows;
@@ -178,11 +209,15 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   const SignOperand& operand = operand_for(in, scratch, pool);
 
   const int64_t sums_stride = tokens * rows;  // from a term to the next
-  const size_t held = std::min<size_t>(terms, PlannedMatrix::kMostHeldTerms);
+  const size_t held = std::min<size_t>(terms, kMostHeld);
   int32_t* const sums = reserve(scratch.sums, static_cast<int64_t>(held) * sums_stride);
   const std::span<int32_t> exponents(reserve(scratch.exponents, tokens),
                                      static_cast<size_t>(tokens));
   float* const gains = reserve(scratch.gains, tokens * static_cast<int64_t>(held));
+  const auto finish = [&](int64_t token, std::span<const float> token_gains, Range run) {
+    epilogue(run, {sums + token * rows, sums_stride, terms > 2 ? FirstSum::kAcc : FirstSum::kTerm},
+             token_gains, out.row(token), mode);
+  };
   for (size_t t = 0; t < terms; ++t) {
     const auto& [kind, term] = view_.terms[t];
     if (t >= 2) {
@@ -192,24 +227,30 @@ void PackedWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
     const size_t place = std::min<size_t>(t, 1);
     const MatrixView<int32_t> term_sums(sums + static_cast<int64_t>(place) * sums_stride, tokens,
                                         rows);
-    kind->multiply(term, operand, {term_sums, exponents}, scratch, pool);
+    if (tokens == 1 && t + 1 == terms) {
+      // Whoever has made the last sums finishes them, while they are in the nearest cache.
+      const auto finish_run = [&](Range run) {
+        float token_gains[kMostHeld];
+        std::copy_n(gains, place, token_gains);
+        token_gains[place] = gain_of(t, in, 0, exponents.front());
+        finish(0, {token_gains, held}, run);
+      };
+      return kind->multiply(term, operand, {term_sums, exponents, finish_run}, scratch, pool);
+    }
+    kind->multiply(term, operand, {term_sums, exponents, {}}, scratch, pool);
     for (int64_t token = 0; token < tokens; ++token) {
-      const float rho = in.row_scale == nullptr ? 1.0f : in.row_scale[token];
-      const float gain = std::ldexp(term.gain, exponents[static_cast<size_t>(token)]) * rho;
-      if (!std::isnormal(gain)) {
-        throw Error(ErrorCode::kNonFinite, "the scale of a linear's output is not a normal number");
-      }
-      gains[static_cast<size_t>(token) * held + place] = gain;
+      gains[static_cast<size_t>(token) * held + place] =
+          gain_of(t, in, token, exponents[static_cast<size_t>(token)]);
     }
   }
-  const int64_t pieces = (rows + kEpilogueRows - 1) / kEpilogueRows;
-  wide_parallel_for(pool, tokens * pieces, 16, [&](Range range) {
+  const int64_t pieces = (rows + kPieceRows - 1) / kPieceRows;
+  const int64_t grain = std::max<int64_t>(1, kPieceRows / rows);
+  pool.parallel_for(tokens * pieces, grain, [&](Range range) {
     for (int64_t piece = range.begin; piece < range.end; ++piece) {
       const int64_t token = piece / pieces;
-      const int64_t first = piece % pieces * kEpilogueRows;
-      epilogue({first, std::min(first + kEpilogueRows, rows)}, sums + token * rows, sums_stride,
-               {gains + static_cast<size_t>(token) * held, held},
-               terms > 2 ? FirstSum::kAcc : FirstSum::kTerm, out.row(token), mode);
+      const int64_t first = piece % pieces * kPieceRows;
+      finish(token, {gains + static_cast<size_t>(token) * held, held},
+             {first, std::min(first + kPieceRows, rows)});
     }
   });
 }

@@ -32,10 +32,10 @@ class SignTerm final : public TermKind {
                 MultiplyScratch& /*scratch*/, ThreadPool& pool) const override {
     const SignWords matrix = {term.words.data(), term.shape.rows, term.shape.columns,
                               term.first_column / kChunk};
-    sign_dot(matrix, input, out.sums, pool);
     for (size_t token = 0; token < out.exponents.size(); ++token) {
       out.exponents[token] = input.codes.exponents[static_cast<int64_t>(token)];
     }
+    sign_dot(matrix, input, out.sums, pool, out.done);
   }
 };
 

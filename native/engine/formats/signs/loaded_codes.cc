@@ -30,17 +30,25 @@ inline int32_t load_chunk(const int8_t* codes, int drop, int8_t* out) {
   return sum;
 }
 
-inline void load_row(const QuantizedRows& in, int64_t row, int headroom, LoadedCodes& out) {
+/// e* of the header; kZeroChunkExponent for a vector of zeros.
+inline int largest_exponent(const QuantizedRows& in, int64_t row) {
   const int8_t* exponents = in.exponents.data() + row * in.chunks;
   int largest = kZeroChunkExponent;
   for (int64_t chunk = 0; chunk < in.chunks; ++chunk)
     largest = std::max(largest, static_cast<int>(exponents[chunk]));
+  return largest;
+}
+
+inline void load_row(const QuantizedRows& in, int64_t row, LoadedCodes& out, int64_t to) {
+  const int8_t* exponents = in.exponents.data() + row * in.chunks;
+  const int headroom = out.headroom;
+  const int largest = largest_exponent(in, row);
   const bool zero = largest == kZeroChunkExponent;
-  out.exponents[row] = zero ? 0 : largest - headroom;
+  out.exponents[to] = zero ? 0 : largest - headroom;
   const int8_t* codes = in.codes.data() + row * in.chunks * kChunk;
-  int8_t* loaded = out.codes.data() + row * in.chunks * kChunk;
-  uint8_t* shifts = out.shifts.data() + row * in.chunks;
-  int32_t* magnitudes = out.magnitudes.data() + row * in.chunks;
+  int8_t* loaded = out.codes.data() + to * in.chunks * kChunk;
+  uint8_t* shifts = out.shifts.data() + to * in.chunks;
+  int32_t* magnitudes = out.magnitudes.data() + to * in.chunks;
   for (int64_t chunk = 0; chunk < in.chunks; ++chunk) {
     const int below = largest - exponents[chunk];
     const int drop = std::clamp(below - headroom, 0, 7);
@@ -65,16 +73,29 @@ uint64_t loaded_codes_bytes(int64_t rows, int64_t columns) {
   return static_cast<uint64_t>(rows) * (chunks * chunk + sizeof(int32_t));
 }
 
-void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool) {
+void size_loaded_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out) {
   out.rows = rows.rows;
   out.chunks = rows.chunks;
+  out.headroom = headroom_bits(reach);
   reserve(out.codes, rows.rows * rows.chunks * kChunk);
   reserve(out.shifts, rows.rows * rows.chunks);
   reserve(out.magnitudes, rows.rows * rows.chunks);
   reserve(out.exponents, rows.rows);
-  out.headroom = headroom_bits(reach);
+}
+
+int32_t common_exponent(const QuantizedRows& rows, int64_t row, int headroom) {
+  const int largest = largest_exponent(rows, row);
+  return largest == kZeroChunkExponent ? 0 : largest - headroom;
+}
+
+void load_codes_row(const QuantizedRows& rows, int64_t from, LoadedCodes& out, int64_t to) {
+  run_wide([&] { load_row(rows, from, out, to); });
+}
+
+void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool) {
+  size_loaded_codes(rows, reach, out);
   wide_parallel_for(pool, rows.rows, 4, [&](Range range) {
-    for (int64_t row = range.begin; row < range.end; ++row) load_row(rows, row, out.headroom, out);
+    for (int64_t row = range.begin; row < range.end; ++row) load_row(rows, row, out, row);
   });
 }
 

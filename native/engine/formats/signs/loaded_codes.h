@@ -32,6 +32,13 @@ struct LoadedCodes {
 /// Memory of LoadedCodes for `rows` vectors of `columns`.
 uint64_t loaded_codes_bytes(int64_t rows, int64_t columns);
 
+/// Where the rows of codes go, and all but what they hold.
+void size_loaded_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out);
+/// e* - D of a row.
+int32_t common_exponent(const QuantizedRows& rows, int64_t row, int headroom);
+/// Loads row `from` as row `to`, in memory that is there.
+void load_codes_row(const QuantizedRows& rows, int64_t from, LoadedCodes& out, int64_t to);
+
 /// `reach` as above; at least 1 and below 2^23.
 void load_codes(const QuantizedRows& rows, int64_t reach, LoadedCodes& out, ThreadPool& pool);
 

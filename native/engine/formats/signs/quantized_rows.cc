@@ -65,6 +65,17 @@ int8_t quantize_chunk(const float* v, int64_t count, int8_t* codes) {
   return static_cast<int8_t>(exponent);
 }
 
+inline void quantize_row(ConstMatrix values, int64_t row, Range columns, QuantizedRows& out) {
+  const float* v = values.row(row);
+  int8_t* codes = out.codes.data() + row * out.chunks * kChunk;
+  int8_t* exponents = out.exponents.data() + row * out.chunks;
+  int64_t first = columns.begin;
+  for (; first + kChunk <= columns.end; first += kChunk)
+    exponents[first / kChunk] = quantize_chunk(v + first, kChunk, codes + first);
+  if (first < columns.end)
+    exponents[first / kChunk] = quantize_chunk(v + first, columns.end - first, codes + first);
+}
+
 void round_chunk(const float* v, int64_t count, BFloat16* out) {
   const int exponent = chunk_exponent(v, count);
   if (exponent == kZeroChunkExponent) {
@@ -85,30 +96,28 @@ uint64_t quantized_rows_bytes(int64_t rows, int64_t columns) {
   return static_cast<uint64_t>(rows * chunks_of(columns)) * (kChunk + sizeof(int8_t));
 }
 
+void size_quantized_rows(int64_t rows, int64_t cols, QuantizedRows& out) {
+  out.rows = rows;
+  out.cols = cols;
+  out.chunks = chunks_of(cols);
+  reserve(out.codes, rows * out.chunks * kChunk);
+  reserve(out.exponents, rows * out.chunks);
+}
+
+void quantize_columns(ConstMatrix values, Range columns, QuantizedRows& out) {
+  CHECK(values.rows == out.rows && values.cols == out.cols);
+  CHECK(columns.begin % kChunk == 0 && (columns.end % kChunk == 0 || columns.end == out.cols));
+  run_wide([&] {
+    for (int64_t row = 0; row < out.rows; ++row) quantize_row(values, row, columns, out);
+  });
+}
+
 void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool) {
-  out.rows = values.rows;
-  out.cols = values.cols;
-  out.chunks = chunks_of(values.cols);
-  if (out.codes.size() < out.rows * out.chunks * kChunk) {
-    out.codes = Buffer<int8_t>(out.rows * out.chunks * kChunk);
-  }
-  if (out.exponents.size() < out.rows * out.chunks) {
-    out.exponents = Buffer<int8_t>(out.rows * out.chunks);
-  }
+  size_quantized_rows(values.rows, values.cols, out);
   // One row, as in decoding, takes less than waking the pool does.
   wide_parallel_for(pool, out.rows, 4, [&](Range range) {
-    for (int64_t row = range.begin; row < range.end; ++row) {
-      const float* v = values.row(row);
-      int8_t* codes = out.codes.data() + row * out.chunks * kChunk;
-      int8_t* exponents = out.exponents.data() + row * out.chunks;
-      const int64_t whole = out.cols / kChunk;
-      for (int64_t c = 0; c < whole; ++c)
-        exponents[c] = quantize_chunk(v + c * kChunk, kChunk, codes + c * kChunk);
-      if (whole < out.chunks) {
-        exponents[whole] =
-            quantize_chunk(v + whole * kChunk, out.cols - whole * kChunk, codes + whole * kChunk);
-      }
-    }
+    for (int64_t row = range.begin; row < range.end; ++row)
+      quantize_row(values, row, {0, out.cols}, out);
   });
 }
 

@@ -28,6 +28,12 @@ struct QuantizedRows {
 /// Memory of QuantizedRows for `rows` vectors of `columns`.
 uint64_t quantized_rows_bytes(int64_t rows, int64_t columns);
 
+/// Makes room for the codes of rows of `cols`, which quantize_columns then fills.
+void size_quantized_rows(int64_t rows, int64_t cols, QuantizedRows& out);
+/// Quantizes the columns [begin, end) of every row, in whole chunks or up to the last column; from
+/// any thread. Throws like quantize_rows.
+void quantize_columns(ConstMatrix values, Range columns, QuantizedRows& out);
+
 /// Quantizes [tokens, cols] into `out`, reusing its memory where it is large enough.
 /// Throws kNonFinite on a NaN or an infinity: never a silent zero.
 void quantize_rows(ConstMatrix values, QuantizedRows& out, ThreadPool& pool);

@@ -19,6 +19,7 @@ namespace {
 void load_operand(const SignKernel& kernel, const QuantizedRows& in, SignOperand& out,
                   ThreadPool& pool) {
   out.kernel = &kernel;
+  out.source = nullptr;
   load_codes(in, in.cols, out.codes, pool);
   const int64_t stride = operand_chunks(in.chunks) * kernel.chunk_bytes;
   uint8_t* const tables = reserve(out.tables, in.rows * stride);
@@ -26,6 +27,36 @@ void load_operand(const SignKernel& kernel, const QuantizedRows& in, SignOperand
     for (int64_t row = range.begin; row < range.end; ++row)
       kernel.load(out.codes, row, tables + row * stride);
   });
+}
+
+/// One token for threads that will each load it: nothing yet but its exponent and their memory.
+void prepare_copies(const SignKernel& kernel, const QuantizedRows& in, SignOperand& out,
+                    int threads) {
+  out.kernel = &kernel;
+  out.source = &in;
+  ++out.number;
+  size_loaded_codes(in, in.cols, out.codes);
+  out.codes.exponents[0] = common_exponent(in, 0, out.codes.headroom);
+  if (std::ssize(out.copies) == threads && out.copied_chunks >= in.chunks) return;
+  if (std::ssize(out.copies) != threads) out.copies = std::vector<SignOperand::Copy>(threads);
+  out.copied_chunks = in.chunks;
+  for (SignOperand::Copy& copy : out.copies) {
+    size_loaded_codes(in, in.cols, copy.codes);
+    reserve(copy.tables, operand_chunks(in.chunks) * kernel.chunk_bytes);
+  }
+}
+
+/// The worker's copy, made now unless it has been.
+const SignOperand::Copy& copy_for(const SignOperand& operand, int worker) {
+  SignOperand::Copy& copy = operand.copies[static_cast<size_t>(worker)];
+  if (copy.number == operand.number) return copy;
+  copy.codes.rows = 1;
+  copy.codes.chunks = operand.codes.chunks;
+  copy.codes.headroom = operand.codes.headroom;
+  load_codes_row(*operand.source, 0, copy.codes, 0);
+  operand.kernel->load(copy.codes, 0, copy.tables.data());
+  copy.number = operand.number;
+  return copy;
 }
 
 std::span<const SignKernel* const> usable_kernels() {
@@ -94,21 +125,20 @@ const SignKernel& prompt_kernel() {
   return chosen != nullptr ? *chosen : fastest_prompt_kernel();
 }
 
-/// Fours, because some kernels go four quads abreast.
-int64_t in_fours(int64_t quads) { return (quads + 3) / 4 * 4; }
+/// Eights: a chunk of what comes out, and some kernels go four quads abreast.
+int64_t in_eights(int64_t quads) { return (quads + 7) / 8 * 8; }
 
 /// Quads that several tokens pass over before the next ones: 64 KiB of words, which stay in a
 /// second-level cache meanwhile, and enough that a token's tables are not loaded too often.
 int64_t quads_per_panel(int64_t chunks) {
-  return in_fours(65536 / (kUnitBytes * std::max<int64_t>(1, chunks)));
+  return in_eights(65536 / (kUnitBytes * std::max<int64_t>(1, chunks)));
 }
 
-/// Quads a thread claims at a time: half of its share. Not less, because kernels prefetch past the
-/// end of a claim, which is another thread's: two threads decoded 7B 4 % slower in claims of 32
-/// KiB, and no faster where a thread's claims lay side by side.
+/// Quads a thread claims at a time: half of its share, so that a slow thread can be helped. Claims
+/// of a third, a quarter or an eighth were 2 % slower on two threads at 7B.
 int64_t quads_per_claim(int64_t quads, int64_t chunks, int threads) {
   if (threads == 1) return quads;
-  return std::max(quads_per_panel(chunks), in_fours((quads - 1) / (2 * threads) + 1));
+  return std::max(quads_per_panel(chunks), in_eights((quads - 1) / (2 * threads) + 1));
 }
 
 /// Tokens of a claim: all, unless a small matrix alone would leave threads without work. Two
@@ -125,6 +155,22 @@ SignTask for_tokens(SignTask task, int64_t first, int64_t token_bytes) {
   task.operand += first * token_bytes;
   task.totals += first;
   return task;
+}
+
+int32_t total_of(const LoadedCodes& codes, int64_t row, int64_t first_chunk, int64_t chunks) {
+  const int32_t* magnitudes = codes.magnitudes.data() + row * codes.chunks + first_chunk;
+  return std::accumulate(magnitudes, magnitudes + chunks, 0);
+}
+
+/// One token passes over all quads, several over a few at a time.
+void multiply_panels(const SignKernel& kernel, SignTask task, Range quads,
+                     MatrixView<int32_t> out) {
+  const int64_t panel = out.rows == 1 ? quads.end - quads.begin : quads_per_panel(task.chunks);
+  for (int64_t first = quads.begin; first < quads.end; first += panel) {
+    task.first_quad = first;
+    task.last_quad = std::min(first + panel, quads.end);
+    kernel.multiply(task, out);
+  }
 }
 
 /// Quads of a matrix that has to be written out first, a few at a time while they stay in cache.
@@ -188,6 +234,7 @@ bool choose_prompt_kernel(std::string_view name) {
 }
 
 uint64_t sign_operand_bytes(int64_t rows, int64_t columns) {
+  rows += kMostCopies;
   const int64_t chunks = operand_chunks(chunks_of(columns));
   int64_t chunk_bytes = 0;  // of whichever kernel is chosen in the end
   for (const SignKernel* kernel : usable_kernels())
@@ -195,25 +242,31 @@ uint64_t sign_operand_bytes(int64_t rows, int64_t columns) {
   return loaded_codes_bytes(rows, columns) + static_cast<uint64_t>(rows * chunks * chunk_bytes);
 }
 
+const LoadedCodes& codes_for(const SignOperand& operand, int worker) {
+  return operand.source == nullptr ? operand.codes : copy_for(operand, worker).codes;
+}
+
 void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool) {
+  if (in.rows == 1 && pool.threads() > 1 && pool.threads() <= kMostCopies)
+    return prepare_copies(decoding_kernel(), in, out, pool.threads());
   load_operand(in.rows == 1 ? decoding_kernel() : prompt_kernel(), in, out, pool);
 }
 
 void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
-              ThreadPool& pool) {
+              ThreadPool& pool, FunctionRef<void(Range)> done) {
   const SignKernel& kernel = *operand.kernel;
   const LoadedCodes& codes = operand.codes;
   const int64_t chunks = chunks_of(matrix.columns);
   CHECK(matrix.first_chunk % 2 == 0 && matrix.first_chunk + chunks <= codes.chunks);
   CHECK(out.rows == codes.rows && out.cols == matrix.rows);
 
+  const bool copies = operand.source != nullptr;
+  CHECK(!copies || std::ssize(operand.copies) >= pool.threads());
   int32_t few_totals[8];  // decoding allocates nothing
   std::vector<int32_t> many_totals(codes.rows > std::ssize(few_totals) ? codes.rows : 0);
   int32_t* const totals = many_totals.empty() ? few_totals : many_totals.data();
-  for (int64_t row = 0; row < codes.rows; ++row) {
-    const int32_t* magnitudes = codes.magnitudes.data() + row * codes.chunks + matrix.first_chunk;
-    totals[row] = std::accumulate(magnitudes, magnitudes + chunks, 0);
-  }
+  for (int64_t row = 0; row < codes.rows && !copies; ++row)
+    totals[row] = total_of(codes, row, matrix.first_chunk, chunks);
   SignTask task;
   task.words = matrix.words;
   task.chunks = chunks;
@@ -223,31 +276,38 @@ void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<in
   task.first_chunk = matrix.first_chunk;
   task.totals = totals;
   const int64_t quads = quads_of(matrix.rows);
-  const int64_t panel = out.rows == 1 ? quads : quads_per_panel(chunks);
+  CHECK(!done || out.rows == 1);
   const int64_t claim = quads_per_claim(quads, chunks, pool.threads());
   const int64_t claims = (quads - 1) / claim + 1;
   const int64_t block =
       matrix.expand == nullptr ? tokens_per_claim(out.rows, claims, pool.threads()) : out.rows;
   const int64_t blocks = (out.rows - 1) / block + 1;
-  pool.parallel_for(claims * blocks, 1, [&](Range range) {
+  const auto multiply = [&](Range range) {
+    SignTask own = task;
+    int32_t own_total;
+    if (copies) {
+      const SignOperand::Copy& copy = copy_for(operand, range.worker);
+      own_total = total_of(copy.codes, 0, matrix.first_chunk, chunks);
+      own.operand = copy.tables.data();
+      own.totals = &own_total;
+    }
     for (int64_t at = range.begin; at < range.end; ++at) {
       const int64_t begin = at % claims * claim;
-      const int64_t end = std::min(begin + claim, quads);
+      const Range run = {begin, std::min(begin + claim, quads), range.worker};
       if (matrix.expand != nullptr) {
-        multiply_expanded(kernel, matrix, task, {begin, end}, out);
-        continue;
+        multiply_expanded(kernel, matrix, own, run, out);
+      } else {
+        const int64_t token = at / claims * block;
+        multiply_panels(kernel, for_tokens(own, token, own.operand_chunks * kernel.chunk_bytes),
+                        run, out.rows_from(token, std::min(block, out.rows - token)));
       }
-      const int64_t first_token = at / claims * block;
-      const int64_t token_bytes = task.operand_chunks * kernel.chunk_bytes;
-      SignTask part = for_tokens(task, first_token, token_bytes);
-      const auto rows = out.rows_from(first_token, std::min(block, out.rows - first_token));
-      for (int64_t first = begin; first < end; first += panel) {
-        part.first_quad = first;
-        part.last_quad = std::min(first + panel, end);
-        kernel.multiply(part, rows);
-      }
+      if (done) done({run.begin * kQuad, std::min(run.end * kQuad, matrix.rows), run.worker});
     }
-  });
+  };
+  // A prompt's products wait for instructions.
+  const bool streams = out.rows == 1 && matrix.expand == nullptr;
+  const Stream words = {streams ? matrix.words : nullptr, claim * chunks * kUnitBytes};
+  pool.parallel_for(claims * blocks, 1, multiply, words);
 }
 
 }  // namespace subbit

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/function_ref.h"
 #include "base/matrix.h"
 #include "base/thread_pool.h"
 #include "formats/signs/loaded_codes.h"
@@ -25,12 +26,32 @@ struct SignKernel;  // sign_kernel.h
 /// matrix that reads it.
 struct SignOperand {
   const SignKernel* kernel = nullptr;
-  LoadedCodes codes;
+  LoadedCodes codes;       // where there are copies: only its sizes and exponents
   Buffer<uint8_t> tables;  // [tokens, padded chunks, kernel's bytes a chunk]
+
+  /// One token on several threads: each makes itself a copy when it first needs it. Lines that one
+  /// processor has written and others have read are slow to read there and slow to write again; the
+  /// codes, which are a third of the bytes, are the only ones that have to go across.
+  struct alignas(kCacheLine) Copy {
+    LoadedCodes codes;
+    Buffer<uint8_t> tables;
+    uint64_t number = 0;  // of what it is a copy of
+  };
+  const QuantizedRows* source = nullptr;  // or null: no copies
+  uint64_t number = 0;                    // of loads so far
+  int64_t copied_chunks = 0;              // that each copy has memory for
+  mutable std::vector<Copy> copies;
 };
 
+/// The codes as `worker` may read them.
+const LoadedCodes& codes_for(const SignOperand& operand, int worker);
+
 /// Quantized rows -> operand, for sign matrices over `in.cols` columns.
+/// `in` must stay as it is while the operand is in use.
 void load_sign_operand(const QuantizedRows& in, SignOperand& out, ThreadPool& pool);
+
+/// Threads that have copies of an operand; where there are more, all read one.
+inline constexpr int kMostCopies = 16;
 
 /// Memory of a SignOperand for `rows` vectors of `columns`.
 uint64_t sign_operand_bytes(int64_t rows, int64_t columns);
@@ -46,9 +67,11 @@ struct SignWords {
   void (*expand)(const SignWords& matrix, int64_t quad, std::byte* units) = nullptr;
 };
 
-/// out[t, i] = I_i for every token and row. Threads split rows.
+/// out[t, i] = I_i for every token and row. Threads split rows. `done`, for one token, is told of
+/// every run of rows by the thread that has just made their sums; runs begin at multiples of
+/// kChunk.
 void sign_dot(const SignWords& matrix, const SignOperand& operand, MatrixView<int32_t> out,
-              ThreadPool& pool);
+              ThreadPool& pool, FunctionRef<void(Range rows)> done = {});
 
 /// "avx512", "avx2", "portable", ...: for reports.
 const char* sign_dot_kernel_name();

@@ -63,21 +63,22 @@ class TableTerm final : public TermKind {
     const int64_t chunks = chunks_of(term.shape.columns);
     const int64_t first_chunk = term.first_column / kChunk;
     CHECK(first_chunk + chunks <= input.codes.chunks && out.sums.rows == input.codes.rows);
+    const LoadedCodes& codes = codes_for(input, 0);
     TableTask task;
     task.indices = reinterpret_cast<const uint8_t*>(term.words.data());
     task.table = term.table.data();
     task.width = term.shape.table_width;
     task.rows = term.shape.rows;
     task.vectors = vectors_in(term.shape);
-    task.codes = input.codes.codes.data() + first_chunk * kChunk;
-    task.shifts = input.codes.shifts.data() + first_chunk;
+    task.codes = codes.codes.data() + first_chunk * kChunk;
+    task.shifts = codes.shifts.data() + first_chunk;
     task.code_chunks = input.codes.chunks;
     task.rounding_shift = rounding_shift(chunks, input.codes.headroom);
-    table_dot(*table_kernels().front(), task, out.sums, pool);
     for (size_t token = 0; token < out.exponents.size(); ++token) {
       out.exponents[token] =
           input.codes.exponents[static_cast<int64_t>(token)] + task.rounding_shift;
     }
+    table_dot(*table_kernels().front(), task, out.sums, pool, out.done);
   }
 };
 

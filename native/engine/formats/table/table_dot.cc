@@ -162,7 +162,7 @@ std::span<const TableKernel* const> table_kernels() {
 }
 
 void table_dot(const TableKernel& kernel, const TableTask& task, MatrixView<int32_t> out,
-               ThreadPool& pool) {
+               ThreadPool& pool, FunctionRef<void(Range)> done) {
   const int64_t chunks = chunks_of(task.vectors * task.width);
   std::vector<int16_t> scales(static_cast<size_t>(out.rows * chunks));
   for (int64_t t = 0; t < out.rows; ++t) {
@@ -179,6 +179,7 @@ void table_dot(const TableKernel& kernel, const TableTask& task, MatrixView<int3
     for (int64_t quad = range.begin; quad < range.end; ++quad) {
       multiply_quad(kernel, task, scales.data(), quad, scratch, out);
     }
+    if (done) done({range.begin * kQuad, std::min(range.end * kQuad, task.rows), range.worker});
   });
 }
 

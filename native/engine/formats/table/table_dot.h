@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/function_ref.h"
 #include "base/matrix.h"
 #include "base/thread_pool.h"
 
@@ -36,8 +37,8 @@ struct TableKernel {
 std::span<const TableKernel* const> table_kernels();
 
 /// out[t, i] = I of table.cc for every token and row. Columns past the last whole vector of a chunk
-/// must have zero codes.
+/// must have zero codes. `done`: as sign_dot's.
 void table_dot(const TableKernel& kernel, const TableTask& task, MatrixView<int32_t> out,
-               ThreadPool& pool);
+               ThreadPool& pool, FunctionRef<void(Range rows)> done = {});
 
 }  // namespace subbit
