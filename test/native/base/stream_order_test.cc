@@ -34,10 +34,16 @@ TEST(stream_order_learns_another_order_from_where_it_differs) {
   expected_after(order, {0, 1, 2, 3, 0, 1, 2, 3});
   EXPECT(expected_after(order, {0, 1, 5, 6}) == (std::vector<int>{1, 2, -1, -1}));
   EXPECT(expected_after(order, {0, 1, 5, 6}) == (std::vector<int>{1, 5, 6, 0}));
-  // A round that ends early is a shorter round, one that goes on a longer one.
+  // One round that ends early teaches nothing; one that goes elsewhere does.
   EXPECT(expected_after(order, {0, 1}) == (std::vector<int>{1, 5}));
-  EXPECT(expected_after(order, {0, 1, 7}) == (std::vector<int>{1, 0, -1}));
+  EXPECT(expected_after(order, {0, 1, 7}) == (std::vector<int>{1, 5, -1}));
   EXPECT(expected_after(order, {0, 1, 7}) == (std::vector<int>{1, 7, 0}));
+}
+
+TEST(stream_order_leaves_out_what_came_before_the_round_but_once) {
+  StreamOrder order;
+  expected_after(order, {8, 9, 0, 1, 2});
+  EXPECT(expected_after(order, {0, 1, 2}) == (std::vector<int>{1, 2, 0}));
 }
 
 TEST(stream_order_is_of_one_stream_when_there_is_but_one) {
@@ -47,7 +53,7 @@ TEST(stream_order_is_of_one_stream_when_there_is_but_one) {
 
 TEST(stream_order_forgets_rather_than_grow_without_end) {
   StreamOrder order;
-  std::vector<std::byte> memory(100000);
+  std::vector<std::byte> memory(10000);
   for (const std::byte& place : memory) order.note({&place, 64, 8});
   for (int round = 0; round < 2; ++round) expected_after(order, {0, 1});
   EXPECT(expected_after(order, {0, 1}) == (std::vector<int>{1, 0}));
