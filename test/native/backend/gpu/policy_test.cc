@@ -35,6 +35,18 @@ TEST(every_kind_of_plain_weight_has_kernels_for_one_token_for_few_and_for_prompt
         EXPECT(!metal_on_cpu::arguments_of(name).empty());
       }
     }
+    const auto embed = embed_kernel(static_cast<StoredWeight::Kind>(k));
+    EXPECT(!metal_on_cpu::arguments_of(embed).empty());
+  }
+  EXPECT(embed_kernel(StoredWeight::Kind::kPacked).empty());
+}
+
+TEST(every_type_of_cache_has_kernels_to_keep_it_and_to_attend_over_it) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+    const KvKernels names = kv_kernels(type);
+    for (const auto name : {names.append, names.attend, names.split, names.blocks}) {
+      EXPECT(!metal_on_cpu::arguments_of(name).empty());
+    }
   }
 }
 
