@@ -3,6 +3,11 @@
 
 #include <utility>
 
+#if defined(__APPLE__)
+#include <pthread.h>
+#include <pthread/qos.h>
+#endif
+
 namespace subbit {
 namespace {
 
@@ -44,6 +49,10 @@ void EngineThread::stop() {
 }
 
 void EngineThread::loop() {
+#if defined(__APPLE__)
+  // As the workers of a pool, of which this thread is the first: not on efficiency cores.
+  pthread_set_qos_class_self_np(QOS_CLASS_USER_INITIATED, 0);
+#endif
   for (;;) {
     Task task;
     {
