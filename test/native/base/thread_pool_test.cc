@@ -84,29 +84,31 @@ TEST(thread_pool_wakes_workers_that_have_gone_to_sleep) {
   }
 }
 
+/// Whether a thread took its own pieces [own, own + 8) from the front, then others from the end.
+bool front_then_end(const std::vector<int64_t>& taken, int64_t own) {
+  size_t i = 0;
+  while (i < taken.size() && taken[i] == own + static_cast<int64_t>(i) && i < 8) ++i;
+  for (size_t j = i; j < taken.size(); ++j) {
+    if (taken[j] >= own && taken[j] < own + 8) return false;
+    if (j > i && taken[j] != taken[j - 1] - 1) return false;
+  }
+  return true;
+}
+
 TEST(thread_pool_gives_a_thread_the_same_run_in_every_loop) {
   // What a thread prefetches while it waits is of use only if the thread then reads it.
   ThreadPool pool(2);
-  std::vector<std::byte> memory(1 << 20);
-  for (int round = 0; round < 200; ++round) {
-    const std::byte* const base = memory.data() + round % 3 * 1000;
-    std::atomic<bool> both{false};
-    std::atomic<int> begun{0};
-    std::vector<int> first(2, -1);
-    const auto task = [&](Range range) {
-      int& mine = first[static_cast<size_t>(range.worker)];
-      if (mine < 0) {
-        mine = static_cast<int>(range.begin);
-        if (++begun == 2) both = true;
-      }
-      // The one that has come gives the other time to come too.
-      const auto deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
-      while (!both && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-    };
-    pool.parallel_for(16, 1, task, {base, 1024});
-    // Others take from the end of a run: who still finds something of its own finds the front.
-    EXPECT(first[0] == 0 || first[0] == -1);
-    EXPECT(first[1] == 8 || first[1] == -1);
+  for (int round = 0; round < 100; ++round) {
+    // A worker that sleeps comes late and finds the caller at the end of its run.
+    if (round % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    std::vector<int64_t> taken[2];
+    pool.parallel_for(16, 1, [&](Range range) {
+      taken[range.worker].push_back(range.begin);
+      const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(round % 8);
+      while (std::chrono::steady_clock::now() < end) continue;
+    });
+    EXPECT(front_then_end(taken[0], 0));
+    EXPECT(front_then_end(taken[1], 8));
   }
 }
 
