@@ -207,7 +207,7 @@ CompressMemory plan_compression_memory(const CostRequest& request) {
   const Sizes sizes = sizes_of(request);
   CompressMemory memory;
   memory.original = request.original_bytes;
-  // As fitted, as tuned, and as written.
+  // As fitted, as tuned (where the ends are, too), and as written.
   memory.result = 2 * request.plan->body_bytes + request.plan->file_bytes;
   const ProcessBytes process = process_bytes(request.process);
   memory.process = process.process;
@@ -215,6 +215,7 @@ CompressMemory plan_compression_memory(const CostRequest& request) {
   memory.tokenizer = request.process.tokenizer_bytes;
   for (const PlainTensor& end : request.plan->ends)
     memory.ends += static_cast<uint64_t>(end.spec.bytes());
+  if (request.tune.steps > 0 && request.tune.end_rate > 0.0f) memory.result += memory.ends;
   // In JavaScript and here.
   memory.text = 8 * static_cast<uint64_t>(request.calibration.tokens);
   const auto add = [&](const char* name, double bytes) {
