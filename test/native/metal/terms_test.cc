@@ -128,7 +128,8 @@ std::vector<float> run_terms(const PackedView& view, const QuantizedRows& codes,
                        {4, 5});
     std::vector<int32_t> wanted(tokens * rows);
     std::vector<int32_t> wanted_exponents(tokens);
-    kind->multiply(term, operand, {{wanted.data(), tokens, rows}, wanted_exponents}, scratch, pool);
+    kind->multiply(term, operand, {{wanted.data(), tokens, rows}, wanted_exponents, {}}, scratch,
+                   pool);
     for (size_t i = 0; i < wanted.size(); ++i) {
       EXPECT_EQ(sums[t * tokens * rows + i], wanted[i]);
     }
