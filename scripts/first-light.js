@@ -123,6 +123,6 @@ await showModel(original, "uncompressed");
 await continueStory(original);
 await showModel(compressed, "compressed");
 await continueStory(compressed);
-await showModel(exampleModel, "the model in the package, tuned for half an hour");
+await showModel(exampleModel, "the model in the package, tuned for an hour");
 await continueStory(exampleModel);
 say('Here effort "fast" tuned for seconds; "balanced" and "max" take longer for better text.');
