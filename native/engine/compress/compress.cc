@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <set>
@@ -75,7 +74,6 @@ class Compression {
   FinishedBlock compress_one(size_t index, CalibrationStream& stream);
   void tune_blocks();
   bool take_tuned(const TunedStore& store);
-  std::vector<size_t> moving_ends() const;
   bool can_tune() const;
   std::unique_ptr<Model> load_student() const;
   void put_in_place(const StoredBlock& block, const BlockPlan& plan);
@@ -309,22 +307,14 @@ bool Compression::can_tune() const {
   return answer == Tunable::kYes;
 }
 
-/// Which of plan_.ends tuning moves.
-std::vector<size_t> Compression::moving_ends() const {
-  std::vector<size_t> moving;
-  for (size_t i = 0; i < plan_.ends.size(); ++i)
-    if (work_.tune.end_rate > 0.0f && plan_.ends[i].bits != kAsStored) moving.push_back(i);
-  return moving;
-}
-
 /// Whether there was something to take the place of what was fitted.
 bool Compression::take_tuned(const TunedStore& store) {
   std::optional<TunedStore::Found> found = store.load();
   if (!found.has_value()) return false;
   blocks_ = std::move(found->blocks);
   if (!found->tables.empty()) tables_ = std::move(found->tables);
-  const std::vector<size_t> moving = moving_ends();
-  for (size_t m = 0; m < moving.size(); ++m) ends_[moving[m]] = std::move(found->ends[m]);
+  for (size_t m = 0; m < found->ends.size(); ++m)
+    ends_[store.moving()[m]] = std::move(found->ends[m]);
   return true;
 }
 
@@ -348,7 +338,7 @@ std::unique_ptr<Model> Compression::load_student() const {
 void Compression::tune_blocks() {
   if (work_.tune.steps == 0 || !can_tune()) return;
   tuned_ = true;
-  TunedStore store(store_, plan_, checkpoint_, moving_ends());
+  TunedStore store(store_, plan_, checkpoint_, moving_ends(plan_, work_.tune));
   if (take_tuned(store)) return;
   learn_tables_once();
   FittedModel fitted;
@@ -362,7 +352,7 @@ void Compression::tune_blocks() {
   TuneRequest request{&manifest_,           teacher.get(), student.get(), {},
                       request_.calibration, work_.tune,    request_.seed, store_.directory()};
   const bool tied = plan_.ends.size() == 1;
-  for (const size_t i : moving_ends()) {
+  for (const size_t i : store.moving()) {
     const std::string& name = i == 0 ? manifest_.embedding : manifest_.head;
     request.ends.push_back({find_group_coding(plan_.ends[i].bits), ends_[i].bytes,
                             teacher->find_linear(name)->parts[0].weight.get(), i == 0,

@@ -151,9 +151,11 @@ double map_bytes(const CostRequest& request, double rows) {
 
 /// Embedding and head as they move: levels with their moments, codes as they began, are and were
 /// best, and the gradients of the rows that a step touches, which grow by doubling.
-double moving_ends(const CostRequest& request, const Sizes& sizes, double rows) {
-  if (request.tune.end_rate <= 0.0f) return 0.0;
-  const auto weights = static_cast<double>(tunable_end_weights(*request.plan));
+double end_tuning(const CostRequest& request, const Sizes& sizes, double rows) {
+  double weights = 0;
+  for (const size_t i : moving_ends(*request.plan, request.tune))
+    weights += static_cast<double>(request.plan->ends[i].shape.count());
+  if (weights == 0) return 0.0;
   const double touched = sizes.head_columns() + rows;
   return (12.0 + 2.5) * weights +
          kFloat * sizes.counts.hidden * (sizes.head_columns() + 2.0 * touched);
@@ -185,10 +187,10 @@ double tune(const CostRequest& request, const Sizes& sizes) {
       2.0 * counts.layers * sizes.window * counts.kv + counts.vocab + sizes.activations();
   const double writing = request.tune.teacher_tokens == 0
                              ? 0.0
-                             : (14.0 + 2.0) * counts.signs + moving_ends(request, sizes, rows) +
+                             : (14.0 + 2.0) * counts.signs + end_tuning(request, sizes, rows) +
                                    kFloat * sequences * sequence;
   const double learning =
-      (18.0 + 4.0) * counts.signs + places + pass + moving_ends(request, sizes, rows);
+      (18.0 + 4.0) * counts.signs + places + pass + end_tuning(request, sizes, rows);
   return targets + teacher + std::max(writing, learning);
 }
 
@@ -215,7 +217,9 @@ CompressMemory plan_compression_memory(const CostRequest& request) {
   memory.tokenizer = request.process.tokenizer_bytes;
   for (const PlainTensor& end : request.plan->ends)
     memory.ends += static_cast<uint64_t>(end.spec.bytes());
-  if (request.tune.steps > 0 && request.tune.end_rate > 0.0f) memory.result += memory.ends;
+  if (request.tune.steps > 0)
+    for (const size_t i : moving_ends(*request.plan, request.tune))
+      memory.result += static_cast<uint64_t>(request.plan->ends[i].spec.bytes());
   // In JavaScript and here.
   memory.text = 8 * static_cast<uint64_t>(request.calibration.tokens);
   const auto add = [&](const char* name, double bytes) {

@@ -28,7 +28,9 @@ TuneSchedule tuning(const CompressRequest& request, const CompressionPlan& plan)
   if (own.scale_rate >= 0) schedule.scale_rate = own.scale_rate;
   if (own.end_rate >= 0) schedule.end_rate = own.end_rate;
   if (!request.tune) schedule.steps = 0;
-  if (tunable_end_weights(plan) == 0) schedule.end_rate = 0.0f;
+  int64_t end_weights = 0;
+  for (const size_t i : moving_ends(plan, schedule)) end_weights += plan.ends[i].shape.count();
+  if (end_weights > kMostTunedEndWeights) schedule.end_rate = 0.0f;
   return schedule;
 }
 
@@ -50,11 +52,11 @@ int64_t sensitivity_windows(const CompressRequest& request) {
 
 }  // namespace
 
-int64_t tunable_end_weights(const CompressionPlan& plan) {
-  int64_t weights = 0;
-  for (const PlainTensor& end : plan.ends)
-    if (end.bits != kAsStored) weights += end.shape.count();
-  return weights <= kMostTunedEndWeights ? weights : 0;
+std::vector<size_t> moving_ends(const CompressionPlan& plan, const TuneSchedule& schedule) {
+  std::vector<size_t> moving;
+  for (size_t i = 0; i < plan.ends.size(); ++i)
+    if (schedule.end_rate > 0.0f && plan.ends[i].bits != kAsStored) moving.push_back(i);
+  return moving;
 }
 
 CompressWork work_of(const CompressRequest& request, const Manifest& manifest,

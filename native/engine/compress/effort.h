@@ -3,7 +3,9 @@
 // because the same request must give the same bytes everywhere.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "compress/block_stages.h"
 #include "compress/plan.h"
@@ -24,9 +26,9 @@ struct CompressWork {
 CompressWork work_of(const CompressRequest& request, const Manifest& manifest,
                      const CompressionPlan& plan);
 
-/// Weights of embedding and head that a tuning of the whole model may move: those of few bits, or
-/// none where they are too many.
-int64_t tunable_end_weights(const CompressionPlan& plan);
+/// Which of the plan's ends a tuning of the whole model moves: those of few bits, where ends have a
+/// rate at all. work_of() gives them none where they are too many.
+std::vector<size_t> moving_ends(const CompressionPlan& plan, const TuneSchedule& schedule);
 
 /// Whether a model so planned can be tuned whole.
 enum class Tunable { kYes, kTooLarge, kNothing };

@@ -24,6 +24,8 @@ class TunedStore {
   TunedStore(BlockStore& store, const CompressionPlan& plan, const Checkpoint& checkpoint,
              std::vector<size_t> moving);
 
+  const std::vector<size_t>& moving() const { return moving_; }
+
   struct Found {
     std::vector<StoredBlock> blocks;
     std::vector<Table> tables;

@@ -2,7 +2,7 @@
 #include "compress/tune/tuned_end.h"
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "base/check.h"
 #include "base/wide_loop.h"

@@ -41,7 +41,6 @@ class TunedEnd final : public EmbeddingMap {
   /// the first to leave it.
   TunedEnd(const EndStart& start, ThreadPool& pool);
 
-  Shape shape() const { return shape_; }
   void look_up(std::span<const int32_t> rows, Matrix out) const override;
   void add_gradient(std::span<const int32_t> rows, ConstMatrix gradient) override;
 
