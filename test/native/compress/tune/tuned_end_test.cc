@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "compress/tune/student.h"
 #include "formats/registry.h"
 #include "support/test.h"
 
@@ -159,6 +160,50 @@ TEST(a_group_of_zeros_stays_one_and_codes_stay_inside_their_range) {
         EXPECT_EQ(int(now.codes[i]), scale > 0.0f ? ends.coding.code_max : ends.coding.code_min);
     }
     EXPECT(ends.look_up(end) == ends.read(written));
+  }
+}
+
+/// d loss / d row is the sum over tokens of the logit's gradient times the input.
+TEST(a_head_learns_from_the_columns_that_are_named_and_not_from_the_drawn_ones) {
+  ThreadPool pool(2);
+  const Ends ends({6, 64}, 4);
+  TunedEnd end(ends.start(), pool);
+  HeadMap head(*ends.original, pool, &end);
+  HeadColumns columns;
+  columns.tokens = {4, 1, 5};
+  columns.named = 2;
+  head.choose(columns);
+  constexpr int64_t kTokens = 3;
+  Rng rng(5);
+  std::vector<float> x(kTokens * 64);
+  std::vector<float> grad_y(kTokens * 3);
+  for (float& value : x) value = rng.normal();
+  for (float& value : grad_y) value = rng.normal();
+  std::vector<float> grad_x(x.size());
+  head.backward({x.data(), kTokens, 64}, {grad_y.data(), kTokens, 3}, {},
+                {grad_x.data(), kTokens, 64});
+  const std::vector<float> before = ends.look_up(end);
+  const GroupCodes stored = read_groups(ends.coding, ends.shape, ends.bytes);
+  double squares = 0;
+  std::vector<double> gradient(128);
+  for (int64_t c = 0; c < 2; ++c) {
+    for (int64_t j = 0; j < 64; ++j) {
+      for (int64_t t = 0; t < kTokens; ++t)
+        gradient[c * 64 + j] += double{grad_y[t * 3 + c]} * x[t * 64 + j];
+      const double own = gradient[c * 64 + j] * stored.scales[columns.tokens[c]];
+      squares += own * own;
+    }
+  }
+  EXPECT_NEAR(end.gradient_squares(), squares, 1e-5 * squares);
+  end.step(step_of(3.0f));
+  const std::vector<float> after = ends.look_up(end);
+  for (int64_t j = 0; j < 64; ++j) {
+    for (const int64_t still : {0, 2, 3, 5})
+      EXPECT_EQ(after[still * 64 + j], before[still * 64 + j]);
+    for (int64_t c = 0; c < 2; ++c) {
+      const int64_t at = columns.tokens[c] * 64 + j;
+      EXPECT((after[at] - before[at]) * gradient[c * 64 + j] <= 0);
+    }
   }
 }
 
