@@ -17,7 +17,8 @@
 namespace subbit {
 namespace {
 
-constexpr size_t kMaxWrite = size_t{1} << 30;  // macOS refuses a write of 2 GiB or more
+constexpr int64_t kBlockBytes = int64_t{2} << 20;
+constexpr int64_t kMostBytes = int64_t{1} << 30;  // macOS refuses a write of 2 GiB or more
 
 [[noreturn]] void fail(const std::string& path, const char* action, int error_number) {
   const std::string reason = std::generic_category().message(error_number);
@@ -75,7 +76,7 @@ void flush_directory_of(const std::string& path) {
 }  // namespace
 
 FileWriter::FileWriter(std::string path)
-    : path_(std::move(path)), temporary_path_(path_ + ".partial") {
+    : path_(std::move(path)), temporary_path_(path_ + ".partial"), block_(kBlockBytes) {
   descriptor_ = open_locked(temporary_path_, path_);
   if (ftruncate(descriptor_, 0) != 0) {
     const int error_number = errno;
@@ -93,15 +94,34 @@ void FileWriter::discard() {
   descriptor_ = -1;
 }
 
-void FileWriter::write(std::span<const std::byte> bytes) {
-  CHECK(descriptor_ >= 0);
+void FileWriter::put(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t count = ::write(descriptor_, bytes.data(), std::min(bytes.size(), kMaxWrite));
+    const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) fail(temporary_path_, "write", errno);
     if (count == 0) fail(temporary_path_, "write", ENOSPC);
-    bytes_written_ += static_cast<uint64_t>(count);
     bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+}
+
+void FileWriter::write(std::span<const std::byte> bytes) {
+  CHECK(descriptor_ >= 0);
+  while (!bytes.empty()) {
+    const int64_t left = std::ssize(bytes);
+    if (in_block_ == 0 && left >= kBlockBytes) {
+      const int64_t whole = std::min(left / kBlockBytes * kBlockBytes, kMostBytes);
+      put(bytes.first(static_cast<size_t>(whole)));
+      bytes = bytes.subspan(static_cast<size_t>(whole));
+      continue;
+    }
+    const int64_t count = std::min(left, kBlockBytes - in_block_);
+    std::copy_n(bytes.begin(), count, block_.data() + in_block_);
+    bytes = bytes.subspan(static_cast<size_t>(count));
+    in_block_ += count;
+    if (in_block_ == kBlockBytes) {
+      in_block_ = 0;
+      put({block_.data(), static_cast<size_t>(kBlockBytes)});
+    }
   }
 }
 
@@ -109,6 +129,8 @@ void FileWriter::write(std::string_view text) { write(std::as_bytes(std::span(te
 
 void FileWriter::commit() {
   CHECK(descriptor_ >= 0);
+  put({block_.data(), static_cast<size_t>(in_block_)});
+  in_block_ = 0;
   if (flush(descriptor_) != 0) fail(temporary_path_, "flush", errno);
   if (rename(temporary_path_.c_str(), path_.c_str()) != 0) fail(path_, "rename to", errno);
   close(descriptor_);

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/huge_pages.h"
 
 namespace subbit {
 namespace {
@@ -60,6 +61,7 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
                 {{"file", path_}, {"expected", std::to_string(size) + " bytes"}});
   }
   if (address == MAP_FAILED) fail(path_, "map", errno);
+  prefer_huge_pages(address, static_cast<size_t>(size));
   bytes_ = {static_cast<const std::byte*>(address), static_cast<size_t>(size)};
   try {
     guard_.emplace(bytes_);

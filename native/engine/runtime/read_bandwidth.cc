@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/buffer.h"
+#include "base/huge_pages.h"
 #include "base/thread_pool.h"
 #include "engine.h"
 #include "runtime/opened_model.h"
@@ -34,7 +35,9 @@ uint64_t sum_of(const uint64_t* words, int64_t count) {
 double measure_read_bandwidth(int threads, JobControl& control) {
   ThreadPool pool(resolve_threads(threads));
   // Written, and with what is not zero: untouched pages are all the same page.
-  const Buffer<uint64_t> words(kBytes / 8, 0x5bd1e995u);
+  Buffer<uint64_t> words(kBytes / 8);
+  prefer_huge_pages(words.data(), kBytes);  // as weights may lie
+  std::ranges::fill(words.span(), 0x5bd1e995u);
   constexpr int64_t kPieceWords = kPieceBytes / 8;
   std::atomic<uint64_t> total{0};
   double best = 0;

@@ -64,13 +64,30 @@ TEST(a_written_file_appears_only_when_committed) {
   writer.write("hello ");
   writer.write(std::string_view("world\0", 6));
   writer.write("");
-  EXPECT_EQ(writer.bytes_written(), 12u);
   EXPECT(!test::file_exists(path));
   writer.commit();
   EXPECT_EQ(test::read_file(path), std::string("hello world\0", 12));
   EXPECT_EQ(files_in(directory), 1);
   EXPECT_ERROR(ErrorCode::kInternal, "check failed", writer.write("more"));
   EXPECT_ERROR(ErrorCode::kInternal, "check failed", writer.commit());
+}
+
+TEST(a_file_of_many_blocks_written_in_pieces_of_any_size_reads_back_as_it_was_written) {
+  const std::string path = test::temporary_directory() + "/out";
+  const int64_t block = int64_t{2} << 20;
+  std::string all(static_cast<size_t>(7 * block + 12345), '\0');
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<char>(i * 2654435761u >> 13);
+  FileWriter writer(path);
+  const std::string_view bytes = all;
+  size_t at = 0;
+  const int64_t sizes[] = {1, block - 1, block, 5, block - 6, block + 1, 0, 2 * block - 1};
+  for (const int64_t size : sizes) {
+    writer.write(bytes.substr(at, static_cast<size_t>(size)));
+    at += static_cast<size_t>(size);
+  }
+  writer.write(bytes.substr(at));
+  writer.commit();
+  EXPECT(test::read_file(path) == all);
 }
 
 TEST(an_abandoned_write_leaves_the_old_file_and_nothing_else) {
