@@ -84,13 +84,20 @@ TEST(thread_pool_wakes_workers_that_have_gone_to_sleep) {
   }
 }
 
-/// Whether a thread took its own pieces [own, own + 8) from the front, then others from the end.
-bool front_then_end(const std::vector<int64_t>& taken, int64_t own) {
+/// Whether a thread took from the front of its own pieces [own, own + 8), half of what was left at
+/// a time, then single ones of others from the end.
+bool front_then_end(const std::vector<Range>& taken, int64_t own) {
   size_t i = 0;
-  while (i < taken.size() && taken[i] == own + static_cast<int64_t>(i) && i < 8) ++i;
+  int64_t front = own;
+  for (; i < taken.size() && taken[i].begin == front && front < own + 8; ++i) {
+    const int64_t count = taken[i].end - taken[i].begin;
+    if (count < 1 || count > (own + 8 - front + 1) / 2) return false;
+    front += count;
+  }
   for (size_t j = i; j < taken.size(); ++j) {
-    if (taken[j] >= own && taken[j] < own + 8) return false;
-    if (j > i && taken[j] != taken[j - 1] - 1) return false;
+    if (taken[j].begin >= own && taken[j].begin < own + 8) return false;
+    if (taken[j].end != taken[j].begin + 1) return false;
+    if (j > i && taken[j].end != taken[j - 1].begin) return false;
   }
   return true;
 }
@@ -101,14 +108,47 @@ TEST(thread_pool_gives_a_thread_the_same_run_in_every_loop) {
   for (int round = 0; round < 100; ++round) {
     // A worker that sleeps comes late and finds the caller at the end of its run.
     if (round % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
-    std::vector<int64_t> taken[2];
+    std::vector<Range> taken[2];
     pool.parallel_for(16, 1, [&](Range range) {
-      taken[range.worker].push_back(range.begin);
+      taken[range.worker].push_back(range);
       const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(round % 8);
       while (std::chrono::steady_clock::now() < end) continue;
     });
     EXPECT(front_then_end(taken[0], 0));
     EXPECT(front_then_end(taken[1], 8));
+  }
+}
+
+TEST(thread_pool_says_what_a_thread_will_stream_next) {
+  // A kernel that prefetched past its run would fetch what another thread reads, and begin the next
+  // matrix cold.
+  constexpr int64_t kCount = 16;
+  const std::vector<std::byte> streams[2] = {std::vector<std::byte>(kCount * 64),
+                                             std::vector<std::byte>(kCount * 32)};
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    const auto bytes_each = [&](int s) { return std::ssize(streams[s]) / kCount; };
+    const auto front = [&](int worker) { return kCount * worker / threads; };
+    for (int loop = 0; loop < 100; ++loop) {
+      const int now = loop % 2;
+      std::vector<Range> taken[2];
+      const auto task = [&](Range range) { taken[range.worker].push_back(range); };
+      pool.parallel_for(kCount, 1, task, {streams[now].data(), bytes_each(now)});
+      for (int worker = 0; worker < threads; ++worker) {
+        // Nothing is known before the first stream has come again.
+        const std::byte* next = streams[1 - now].data() + front(worker) * bytes_each(1 - now);
+        if (loop < 2) next = nullptr;
+        for (const Range& range : taken[worker]) {
+          const bool own = range.begin >= front(worker) && range.begin < front(worker + 1);
+          // Own pieces lie one behind another; those of others are taken backwards.
+          const std::byte* goes_on =
+              own ? nullptr : streams[now].data() + (range.begin - 1) * bytes_each(now);
+          EXPECT(range.then == next || range.then == goes_on);
+          if (threads == 1) EXPECT(range.then == next);
+        }
+      }
+    }
+    pool.parallel_for(kCount, 1, [&](Range range) { EXPECT(range.then == nullptr); });
   }
 }
 

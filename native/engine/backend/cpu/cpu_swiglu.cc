@@ -9,9 +9,10 @@
 namespace subbit {
 namespace {
 
-// Elements per task: one row of a large model is worth sharing out too.
+// Elements of a task. One row of a large model is worth sharing out too, one of a small model is
+// over before another thread would hear of it.
 constexpr int64_t kRun = 1024;
-constexpr int64_t kPieceRuns = 4;
+constexpr int64_t kRunsAlone = 4;
 
 /// A loop over single floats, which compilers make of as many lanes as they may.
 inline void swiglu(const float* gate, const float* up, int64_t count, float* out) {
@@ -25,7 +26,8 @@ void cpu_swiglu(Tensor gate, Tensor up, Tensor out, ThreadPool& pool) {
   CHECK(gate.cols == out.cols && up.cols == out.cols);
   CHECK(gate.row_scale == nullptr && up.row_scale == nullptr && out.row_scale == nullptr);
   const int64_t runs = (out.cols + kRun - 1) / kRun;
-  wide_parallel_for(pool, out.rows * runs, kPieceRuns, [&](Range range) {
+  const int64_t tasks = out.rows * runs;
+  wide_parallel_for(pool, tasks, tasks > kRunsAlone ? 1 : tasks, [&](Range range) {
     for (int64_t task = range.begin; task < range.end; ++task) {
       const int64_t t = task / runs;
       const int64_t first = task % runs * kRun;

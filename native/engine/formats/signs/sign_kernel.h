@@ -2,10 +2,12 @@
 // out and multiplies a run of quads; everything else is shared.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 #include "base/matrix.h"
+#include "formats/signs/layout.h"
 #include "formats/signs/loaded_codes.h"
 
 namespace subbit {
@@ -29,7 +31,29 @@ struct SignTask {
   int64_t operand_chunks = 0;        // of the whole input vector, padded
   int64_t first_chunk = 0;           // of this matrix in the input vector; even
   const int32_t* totals = nullptr;   // [tokens]: sum of A_c over this matrix's chunks
+  const std::byte* then = nullptr;   // what is read behind the last quad, or null: what lies there
 };
+
+/// What to prefetch while one token is multiplied: how far from a quad's first word that lies which
+/// is read `bytes` later.
+struct Ahead {
+  int64_t turn = 0;    // the first quad of those from which that is no more in the matrix
+  int64_t within = 0;  // bytes, for quads before
+  int64_t beyond = 0;  // and from there on
+};
+
+inline Ahead ahead_of(const SignTask& task, int64_t bytes) {
+  if (task.then == nullptr) return {task.last_quad, bytes, bytes};
+  const int64_t row_bytes = task.chunks * kUnitBytes;
+  const auto end = reinterpret_cast<intptr_t>(task.words) + task.last_quad * row_bytes;
+  return {std::max(task.first_quad, task.last_quad - bytes / row_bytes), bytes,
+          reinterpret_cast<intptr_t>(task.then) - end + bytes};
+}
+
+/// `units` and so many bytes, of which nobody knows what lies there.
+inline const char* ahead_at(const std::byte* units, int64_t bytes) {
+  return reinterpret_cast<const char*>(reinterpret_cast<intptr_t>(units) + bytes);
+}
 
 struct SignKernel {
   /// Some are worth their trouble for several tokens only: they multiply prompts where they are

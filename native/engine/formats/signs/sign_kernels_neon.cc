@@ -102,11 +102,13 @@ inline void indices_of(uint8x16_t v, uint8x16_t index[4]) {
 
 /// kQuads quads times kTokens tokens.
 template <typename ByteSums, int kQuads, int kTokens>
-void multiply_tile(const SignTask& task, int64_t quad, int64_t token, MatrixView<int32_t> out) {
+void multiply_tile(const SignTask& task, int64_t quad, int64_t ahead, int64_t token,
+                   MatrixView<int32_t> out) {
   const int64_t plane = task.operand_chunks * kPlaneChunkBytes;
   const int64_t row_bytes = task.chunks * kUnitBytes;
   const auto* units = reinterpret_cast<const uint8_t*>(task.words) + quad * row_bytes;
   const uint8_t* tables = task.operand + token * 5 * plane + task.first_chunk * kPlaneChunkBytes;
+  const char* soon = ahead_at(task.words + quad * row_bytes, ahead);
   uint32x4_t sums[kTokens][kQuads];
   for (auto& token_sums : sums) {
     for (uint32x4_t& sum : token_sums) sum = vdupq_n_u32(0);
@@ -115,7 +117,7 @@ void multiply_tile(const SignTask& task, int64_t quad, int64_t token, MatrixView
     uint8x16_t index[kQuads][4];
     for (int q = 0; q < kQuads; ++q) {
       const uint8_t* from = units + q * row_bytes + c * kUnitBytes;
-      if (kTokens == 1 && c % 4 == 0) __builtin_prefetch(from + kPrefetchBytes);
+      if (kTokens == 1 && c % 4 == 0) __builtin_prefetch(soon + q * row_bytes + c * kUnitBytes);
       indices_of(vld1q_u8(from), index[q]);
     }
     for (int t = 0; t < kTokens; ++t) {
@@ -142,10 +144,13 @@ void multiply_tile(const SignTask& task, int64_t quad, int64_t token, MatrixView
 
 template <typename ByteSums, int kTokens>
 void multiply_tokens(const SignTask& task, int64_t token, MatrixView<int32_t> out) {
+  const Ahead ahead = ahead_of(task, kPrefetchBytes);
+  const auto bytes = [&](int64_t quad) { return quad < ahead.turn ? ahead.within : ahead.beyond; };
   int64_t quad = task.first_quad;
   for (; quad + 2 <= task.last_quad; quad += 2)
-    multiply_tile<ByteSums, 2, kTokens>(task, quad, token, out);
-  for (; quad < task.last_quad; ++quad) multiply_tile<ByteSums, 1, kTokens>(task, quad, token, out);
+    multiply_tile<ByteSums, 2, kTokens>(task, quad, bytes(quad), token, out);
+  for (; quad < task.last_quad; ++quad)
+    multiply_tile<ByteSums, 1, kTokens>(task, quad, bytes(quad), token, out);
 }
 
 /// Tokens outermost: a few tokens' tables stay in the first-level cache while the words pass by.

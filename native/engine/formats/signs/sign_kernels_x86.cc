@@ -52,16 +52,17 @@ SUBBIT_AVX2 inline __m256i look_up(const PairIndices& index, const uint8_t* tabl
 
 /// Tokens that share one set of indices: four accumulators and the indices fit the registers.
 template <int kTokens>
-SUBBIT_AVX2 void multiply_quad(const SignTask& task, int64_t quad, int64_t token,
+SUBBIT_AVX2 void multiply_quad(const SignTask& task, int64_t quad, int64_t ahead, int64_t token,
                                MatrixView<int32_t> out) {
   const int64_t plane = task.operand_chunks * kPlaneChunkBytes;
   const std::byte* units = task.words + quad * task.chunks * kUnitBytes;
   const uint8_t* tables = task.operand + token * 5 * plane + task.first_chunk * kPlaneChunkBytes;
+  const char* soon = ahead_at(units, ahead);
   __m256i sums[kTokens];
   for (int t = 0; t < kTokens; ++t) sums[t] = _mm256_setzero_si256();
   for (int64_t c = 0; c + 2 <= task.chunks; c += 2) {
     const std::byte* from = units + c * kUnitBytes;
-    if (kTokens == 1) _mm_prefetch(from + kPrefetchBytes, _MM_HINT_T0);
+    if (kTokens == 1) _mm_prefetch(soon + c * kUnitBytes, _MM_HINT_T0);
     const PairIndices index = indices_of(load32(from));
     for (int t = 0; t < kTokens; ++t) {
       const uint8_t* at = tables + t * 5 * plane + c * kPlaneChunkBytes;
@@ -93,8 +94,11 @@ SUBBIT_AVX2 void multiply_quad(const SignTask& task, int64_t quad, int64_t token
 
 template <int kTokens>
 SUBBIT_AVX2 void multiply_tokens(const SignTask& task, int64_t token, MatrixView<int32_t> out) {
-  for (int64_t quad = task.first_quad; quad < task.last_quad; ++quad)
-    multiply_quad<kTokens>(task, quad, token, out);
+  const Ahead ahead = ahead_of(task, kPrefetchBytes);
+  for (int64_t quad = task.first_quad; quad < ahead.turn; ++quad)
+    multiply_quad<kTokens>(task, quad, ahead.within, token, out);
+  for (int64_t quad = ahead.turn; quad < task.last_quad; ++quad)
+    multiply_quad<kTokens>(task, quad, ahead.beyond, token, out);
 }
 
 /// Tokens outermost: a few tokens' tables stay in the nearest caches while the words pass by.
