@@ -189,6 +189,49 @@ TEST(every_group_kernel_agrees_with_the_plain_one) {
   }
 }
 
+/// Which rows a kernel takes together depends on how threads share them out.
+TEST(a_group_kernel_gives_a_row_the_same_bits_abreast_and_alone) {
+  for (const GroupCoding* coding :
+       {&int2_coding(), &int3_coding(), &int4_coding(), &int8_coding()}) {
+    for (const int64_t group : {32, 64}) {
+      for (const int64_t groups : {1, 2, 3, 9, 16, 17, 48, 49, 96, 97, 192, 193}) {
+        for (const GroupKernel& kernel : coding->kernels) {
+          if (!kernel.usable(group) || kernel.dots == nullptr) continue;
+          const int64_t rows = kernel.abreast(groups);
+          EXPECT(rows >= 1 && rows <= GroupKernel::kMostAbreast);
+          if (rows == 1) continue;
+          Rng rng(static_cast<uint64_t>(groups));
+          const int64_t unit_bytes = group * coding->bits / 8;
+          std::vector<uint8_t> units(static_cast<size_t>(rows * groups * unit_bytes));
+          for (uint8_t& byte : units) byte = static_cast<uint8_t>(rng.next());
+          std::vector<Half> scales(static_cast<size_t>(rows * groups));
+          for (Half& scale : scales) scale = to_half(0.01f * rng.normal());
+          std::vector<int8_t> codes(static_cast<size_t>(groups * group));
+          for (int8_t& code : codes)
+            code = static_cast<int8_t>(static_cast<int>(rng.next() % 255) - 127);
+          std::vector<uint8_t> shifts(codes.size() / 32);
+          for (uint8_t& shift : shifts) shift = static_cast<uint8_t>(rng.next() % 13);
+          const auto row_at = [&](int64_t r, const uint8_t* operand) {
+            return GroupRow{units.data() + r * groups * unit_bytes,
+                            scales.data() + r * groups,
+                            groups,
+                            group,
+                            codes.data(),
+                            shifts.data(),
+                            operand};
+          };
+          Buffer<uint8_t> operand(kernel.operand_bytes(groups));
+          kernel.load(row_at(0, nullptr), operand.data());
+          float sums[GroupKernel::kMostAbreast] = {};
+          kernel.dots(row_at(0, operand.data()), sums);
+          for (int64_t r = 0; r < rows; ++r)
+            EXPECT_EQ(sums[r], kernel.dot(row_at(r, operand.data())));
+        }
+      }
+    }
+  }
+}
+
 TEST(group_tensors_of_the_wrong_length_scale_or_padding_are_refused) {
   for (const Case& c : kCases) {
     const Shape shape = {3, 40};

@@ -180,11 +180,22 @@ void GroupWeight::multiply(const LinearInput& in, Matrix out, OutputMode mode,
   }
   // About 32 KiB of codes a claim.
   const int64_t row_bytes = layout_.groups * static_cast<int64_t>(layout_.unit_bytes);
+  const int64_t abreast = kernel_.dots == nullptr ? 1 : kernel_.abreast(layout_.groups);
   const auto multiply = [&](Range range) {
-    for (int64_t i = range.begin; i < range.end; ++i) {
+    float sums[GroupKernel::kMostAbreast];
+    for (int64_t i = range.begin, rows = 0; i < range.end; i += rows) {
+      rows = range.end - i < abreast ? 1 : abreast;
       for (int64_t t = 0; t < tokens; ++t) {
-        const float value = kernel_.dot(row_of(i, t)) * gains[t];
-        out.at(t, i) = mode == OutputMode::kAdd ? out.at(t, i) + value : value;
+        if (rows == 1) {
+          sums[0] = kernel_.dot(row_of(i, t));
+        } else {
+          kernel_.dots(row_of(i, t), sums);
+        }
+        float* const y = out.row(t) + i;
+        for (int64_t r = 0; r < rows; ++r) {
+          const float value = sums[r] * gains[t];
+          y[r] = mode == OutputMode::kAdd ? y[r] + value : value;
+        }
       }
     }
   };

@@ -44,6 +44,12 @@ struct GroupKernel {
   /// write it from codes and shifts.
   int64_t (*operand_bytes)(int64_t groups) = nullptr;
   void (*load)(const GroupRow& row, uint8_t* operand) = nullptr;
+  /// For kernels that multiply several rows abreast: how many at so many groups, at most
+  /// kMostAbreast, and what dot() gives for that many rows from `first` on.
+  int64_t (*abreast)(int64_t groups) = nullptr;
+  void (*dots)(const GroupRow& first, float* sums) = nullptr;
+
+  static constexpr int64_t kMostAbreast = 4;
 };
 
 /// How one integer width stores and multiplies a group.
