@@ -4,7 +4,7 @@
 // overhead.
 //
 // Usage: token_bench <model> [--threads 1] [--tokens 1] [--position 0] [--kv f16|int8]
-//        [--rounds 20] [--wall] [--warm] [--json]
+//        [--rounds 20] [--wall] [--warm] [--by-distance] [--json]
 // --threads   one number, or several (1,2), which then take turns in every round
 // --tokens    of one forward call: 1 is decoding, more is prefill
 // --position  of the first of them; what lies before is made up
@@ -12,6 +12,10 @@
 // --warm      a round is a few calls one behind another, and the last is timed: a generation, whose
 //             threads are awake and whose caches hold what they can. Otherwise measuring the
 //             bandwidth comes before every call, and empties them
+// --by-distance  a virtual machine's processors may be moved about under it: at times they share a
+//             last-level cache and its way to memory, at times they do not. How long a cache line
+//             takes between two of them is measured around every round; rounds near and far are
+//             told apart, and those in which that changed are left out
 //
 // Without it seconds are processor time over the number of threads: what the wall would say as long
 // as all threads are busy.
@@ -50,8 +54,44 @@ struct Arguments {
   KvType kv = KvType::kF16;
   Clock clock = Clock::kProcessor;
   int calls = 1;  // of one round, the last of them timed
+  bool by_distance = false;
   bool json = false;
 };
+
+/// Whether two threads' processors share a last-level cache, judged by the way between them.
+enum class Distance { kAny, kNear, kFar };
+
+const char* name_of(Distance distance) {
+  return distance == Distance::kNear ? "near" : distance == Distance::kFar ? "far" : "any";
+}
+
+/// Seconds that a cache line takes from one of the pool's two threads to the other: both answer
+/// each other's stores.
+double seconds_between(ThreadPool& two) {
+  constexpr int kAnswers = 2000;
+  struct alignas(2 * kCacheLine) Line {
+    std::atomic<int> number{0};
+  };
+  Line lines[2];
+  const auto answer = [&](std::atomic<int>& mine, const std::atomic<int>& other, int ahead) {
+    for (int i = 1; i <= kAnswers; ++i) {
+      while (other.load(std::memory_order_acquire) < i - ahead) continue;
+      mine.store(i, std::memory_order_release);
+    }
+  };
+  const auto start = std::chrono::steady_clock::now();
+  two.parallel_for(2, 1, [&](Range range) {
+    const bool first = range.begin == 0;
+    answer(lines[first ? 0 : 1].number, lines[first ? 1 : 0].number, first ? 1 : 0);
+  });
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  return took.count() / (2 * kAnswers);
+}
+
+Distance distance_of(ThreadPool& two) {
+  constexpr double kFarSeconds = 120e-9;  // 30 to 70 ns within a cache, 200 to 400 beyond
+  return seconds_between(two) < kFarSeconds ? Distance::kNear : Distance::kFar;
+}
 
 double now(Clock clock) {
   if (clock == Clock::kProcessor) return process_cpu_seconds();
@@ -159,23 +199,32 @@ class Runner {
   }
 
   int threads() const { return pool_.threads(); }
-  double bandwidth() const { return median(bandwidths_); }
+  int rounds(Distance distance) const {
+    const auto found = seen_.find(distance);
+    return found == seen_.end() ? 0 : static_cast<int>(found->second.bandwidths.size());
+  }
+  double bandwidth(Distance distance) const { return median(seen_.at(distance).bandwidths); }
 
   /// One forward call, from the same position as every other; and what memory gives just now.
   void round() {
     for (int call = 1; call < arguments_.calls; ++call) forward();
-    const Costs costs = forward();
-    for (const auto& [name, cost] : costs) seconds_[name].push_back(cost.seconds);
+    last_costs_ = forward();
     JobControl control;
-    bandwidths_.push_back(measure_read_bandwidth(threads(), control));
+    last_bandwidth_ = measure_read_bandwidth(threads(), control);
+  }
+
+  void keep_round(Distance distance) {
+    Seen& seen = seen_[distance];
+    for (const auto& [name, cost] : last_costs_) seen.seconds[name].push_back(cost.seconds);
+    seen.bandwidths.push_back(last_bandwidth_);
   }
 
   /// The longest first: that is the whole.
-  std::vector<Row> rows() const {
+  std::vector<Row> rows(Distance distance) const {
     std::vector<Row> rows;
     double all_bytes = 0;
     for (const auto& [name, bytes] : bytes_) all_bytes += bytes;
-    for (const auto& [name, all] : seconds_)
+    for (const auto& [name, all] : seen_.at(distance).seconds)
       rows.push_back({name, median(all), name == kWhole ? all_bytes : bytes_.at(name)});
     std::sort(rows.begin(), rows.end(),
               [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
@@ -211,45 +260,55 @@ class Runner {
   Decoder decoder_;
   const std::atomic<bool> never_{false};
   std::vector<int32_t> tokens_;
-  std::map<std::string, std::vector<double>> seconds_;
+  /// What the rounds that count have shown.
+  struct Seen {
+    std::map<std::string, std::vector<double>> seconds;
+    std::vector<double> bandwidths;
+  };
+  std::map<Distance, Seen> seen_;
   std::map<std::string, double> bytes_;
-  std::vector<double> bandwidths_;
+  Costs last_costs_;
+  double last_bandwidth_ = 0;
 };
 
-void print_json(const Runner& runner, const Arguments& arguments, const char*& separator) {
+void print_json(const Runner& runner, Distance distance, const Arguments& arguments,
+                const char*& separator) {
   const std::string model = std::filesystem::path(arguments.model).filename().string();
-  const std::vector<Row> rows = runner.rows();
+  const std::vector<Row> rows = runner.rows(distance);
   for (const Row& row : rows) {
     std::printf(
         "%s{\"bench\":\"token\",\"model\":\"%s\",\"operation\":\"%s\",\"threads\":%d,"
-        "\"tokens\":%lld,"
+        "\"cores\":\"%s\",\"tokens\":%lld,"
         "\"position\":%lld,\"seconds\":%.6g,\"share\":%.4f,\"bytes\":%.0f,"
         "\"bandwidth_gb_s\":%.3f,\"bandwidth_fraction\":%.4f}",
-        separator, model.c_str(), row.name.c_str(), runner.threads(),
+        separator, model.c_str(), row.name.c_str(), runner.threads(), name_of(distance),
         static_cast<long long>(arguments.tokens), static_cast<long long>(arguments.position),
-        row.seconds, row.seconds / rows.front().seconds, row.bytes, runner.bandwidth() * 1e-9,
-        row.bytes / row.seconds / runner.bandwidth());
+        row.seconds, row.seconds / rows.front().seconds, row.bytes,
+        runner.bandwidth(distance) * 1e-9, row.bytes / row.seconds / runner.bandwidth(distance));
     separator = ",\n ";
   }
 }
 
 /// `first`: the rows of the first thread count, which others are compared with.
-void print_table(const Runner& runner, const std::vector<Row>& first, const Arguments& arguments) {
+void print_table(const Runner& runner, Distance distance, const std::vector<Row>& first,
+                 const Arguments& arguments) {
   std::printf(
-      "%lld tokens at %lld, %d threads, %d rounds, %s, memory reads %.1f GB/s\n%-22s %10s "
+      "%lld tokens at %lld, %d threads, %d rounds, %s, cores %s, memory reads %.1f GB/s\n%-22s "
+      "%10s "
       "%7s %10s %8s %8s %8s\n",
       static_cast<long long>(arguments.tokens), static_cast<long long>(arguments.position),
-      runner.threads(), arguments.rounds,
+      runner.threads(), runner.rounds(distance),
       arguments.clock == Clock::kWall ? "by the wall" : "processor time / threads",
-      runner.bandwidth() * 1e-9, "", "us", "share", "MB", "GB/s", "of read", "faster");
-  const std::vector<Row> rows = runner.rows();
+      name_of(distance), runner.bandwidth(distance) * 1e-9, "", "us", "share", "MB", "GB/s",
+      "of read", "faster");
+  const std::vector<Row> rows = runner.rows(distance);
   for (const Row& row : rows) {
     std::printf("%-22s %10.1f %6.1f%%", row.name.c_str(), 1e6 * row.seconds,
                 100 * row.seconds / rows.front().seconds);
     const double rate = row.bytes / row.seconds;
     if (row.bytes > 0)
       std::printf(" %10.2f %8.2f %7.0f%%", row.bytes * 1e-6, rate * 1e-9,
-                  100 * rate / runner.bandwidth());
+                  100 * rate / runner.bandwidth(distance));
     else
       std::printf(" %28s", "");
     for (const Row& other : first)
@@ -267,6 +326,8 @@ bool parse(int argc, char** argv, Arguments& arguments) {
       arguments.clock = Clock::kWall;
     } else if (argument == "--warm") {
       arguments.calls = 8;
+    } else if (argument == "--by-distance") {
+      arguments.by_distance = true;
     } else if (!argument.starts_with("--")) {
       arguments.model = argument;
     } else if (i + 1 == argc) {
@@ -296,7 +357,7 @@ int run(int argc, char** argv) {
   if (!parse(argc, argv, arguments)) {
     std::fprintf(stderr,
                  "usage: token_bench <model> [--threads n,n] [--tokens n] [--position n] "
-                 "[--kv f16|int8] [--rounds n] [--wall] [--warm] [--json]\n");
+                 "[--kv f16|int8] [--rounds n] [--wall] [--warm] [--by-distance] [--json]\n");
     return 2;
   }
   const Checkpoint checkpoint = Checkpoint::open(arguments.model);
@@ -305,14 +366,23 @@ int run(int argc, char** argv) {
   std::vector<std::unique_ptr<Runner>> runners;
   for (const int threads : arguments.threads)
     runners.push_back(std::make_unique<Runner>(*model, threads, arguments));
-  for (int round = 0; round < arguments.rounds; ++round)
+  ThreadPool two(2);
+  for (int round = 0; round < arguments.rounds; ++round) {
+    const Distance before = arguments.by_distance ? distance_of(two) : Distance::kAny;
     for (const auto& runner : runners) runner->round();
+    const Distance after = arguments.by_distance ? distance_of(two) : Distance::kAny;
+    if (after != before) continue;
+    for (const auto& runner : runners) runner->keep_round(before);
+  }
   const char* separator = "[";
-  for (const auto& runner : runners) {
-    if (arguments.json) {
-      print_json(*runner, arguments, separator);
-    } else {
-      print_table(*runner, runners.front()->rows(), arguments);
+  for (const Distance distance : {Distance::kAny, Distance::kNear, Distance::kFar}) {
+    for (const auto& runner : runners) {
+      if (runner->rounds(distance) == 0) continue;
+      if (arguments.json) {
+        print_json(*runner, distance, arguments, separator);
+      } else {
+        print_table(*runner, distance, runners.front()->rows(distance), arguments);
+      }
     }
   }
   if (arguments.json) std::printf("]\n");
