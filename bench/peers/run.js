@@ -2,14 +2,9 @@
  * Runs subbit and node-llama-cpp beside each other on random models of the same shape, in turns,
  * with the same prompts and token counts, and reports medians and ratios.
  *
- *     npm run bench:peers -- [--shapes stories15m,llama-110m,...] [--types Q1_0,Q4_0]
- *         [--threads 1,2] [--rounds 5] [--prompt n] [--generate n] [--context 512] [--bits 0.8]
- *         [--cache dir] [--keep] [--no-record]
- *
  * The peer is installed into a cache directory, from npm, without its install scripts; models are
- * written there and removed unless --keep is given. A 7B in Q4_0 takes 4 GB of disk and 8 GB of
- * memory. Figures go to bench/results/, without those by the wall where the engines had to share
- * their processors.
+ * written there and removed unless --keep is given. Figures go to bench/results/, without those by
+ * the wall where the engines had to share their processors.
  */
 import { fork, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
@@ -39,9 +34,27 @@ const budgets = [
   { hidden: Number.POSITIVE_INFINITY, prompt: 32, generate: 16 },
 ];
 
+const usage = `npm run bench:peers -- [options]
+
+Runs subbit and node-llama-cpp ${peerVersion} in turns on random models of the same shapes.
+
+  --shapes a,b    stories15m, llama-110m, tinyllama-1.1b, llama-2-7b, ...
+  --types a,b     the peer's: ${Object.keys(ggmlTypes).join(", ")} (a 7B in Q4_0 takes 4 GB of disk)
+  --threads a,b   one row for each count (1,2)
+  --rounds n      medians of so many (5)
+  --prompt n      tokens; by default so many that a round takes some seconds
+  --generate n    tokens decoded behind it
+  --context n     (512)
+  --bits n        a weight, of subbit's body (0.8)
+  --cache dir     where the peer and the models go
+  --keep          leaves the models there
+  --no-record     keeps the figures out of bench/results
+`;
+
 const { values: given } = parseArgs({
   allowNegative: true,
   options: {
+    help: { type: "boolean", short: "h", default: false },
     shapes: { type: "string", default: "stories15m,llama-110m,tinyllama-1.1b,llama-2-7b" },
     types: { type: "string", default: "Q1_0,Q4_0" },
     threads: { type: "string", default: "1,2" },
@@ -57,6 +70,11 @@ const { values: given } = parseArgs({
 });
 
 const say = (/** @type {string} */ line) => process.stdout.write(`${line}\n`);
+
+if (given.help) {
+  say(usage);
+  process.exit(0);
+}
 
 /** Installs the peer where it is not yet, and returns the file to import. */
 function installPeer() {
