@@ -132,7 +132,12 @@ TEST(thread_pool_says_what_a_thread_will_stream_next) {
     for (int loop = 0; loop < 100; ++loop) {
       const int now = loop % 2;
       std::vector<Range> taken[2];
-      const auto task = [&](Range range) { taken[range.worker].push_back(range); };
+      const auto task = [&](Range range) {
+        taken[range.worker].push_back(range);
+        // So that the worker comes in time.
+        const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(5);
+        while (std::chrono::steady_clock::now() < end) continue;
+      };
       pool.parallel_for(kCount, 1, task, {streams[now].data(), bytes_each(now)});
       for (int worker = 0; worker < threads; ++worker) {
         // Nothing is known before the first stream has come again.
