@@ -142,37 +142,61 @@ TEST(group_products_follow_the_unpacked_weights_times_the_codes) {
   }
 }
 
-/// Any bits of codes and scales, not only what packing yields; codes in every chunk shift.
+/// Rows of any bits of codes and scales, not only what packing yields; codes in every chunk shift.
+struct RandomRows {
+  RandomRows(const GroupCoding& coding, int64_t rows, int64_t groups, int64_t group)
+      : groups(groups),
+        group(group),
+        units(static_cast<size_t>(rows * groups * group * coding.bits / 8)),
+        scales(static_cast<size_t>(rows * groups)),
+        codes(static_cast<size_t>(groups * group)),
+        shifts(codes.size() / 32) {
+    Rng rng(static_cast<uint64_t>(groups));
+    // At eight bits -128 is no code.
+    for (uint8_t& byte : units)
+      byte = static_cast<uint8_t>(std::max(-127, static_cast<int>(rng.next() % 256) - 128));
+    for (Half& scale : scales) scale = to_half(0.01f * rng.normal());
+    for (int8_t& code : codes) code = static_cast<int8_t>(static_cast<int>(rng.next() % 255) - 127);
+    for (uint8_t& shift : shifts) shift = static_cast<uint8_t>(rng.next() % 13);
+  }
+
+  GroupRow row(int64_t r, const uint8_t* operand) const {
+    const auto row_bytes = std::ssize(units) / (std::ssize(scales) / groups);
+    return {units.data() + r * row_bytes,
+            scales.data() + r * groups,
+            groups,
+            group,
+            codes.data(),
+            shifts.data(),
+            operand};
+  }
+
+  int64_t groups;
+  int64_t group;
+  std::vector<uint8_t> units;
+  std::vector<Half> scales;
+  std::vector<int8_t> codes;
+  std::vector<uint8_t> shifts;
+};
+
 TEST(every_group_kernel_agrees_with_the_plain_one) {
   for (const GroupCoding* coding :
        {&int2_coding(), &int3_coding(), &int4_coding(), &int8_coding()}) {
     for (const int64_t group : {32, 64}) {
       for (const int64_t groups : {1, 2, 3, 15, 16, 17, 35}) {
-        Rng rng(static_cast<uint64_t>(groups));
-        std::vector<uint8_t> units(static_cast<size_t>(groups * group * coding->bits / 8));
-        // At eight bits -128 is no code.
-        for (uint8_t& byte : units)
-          byte = static_cast<uint8_t>(std::max(-127, static_cast<int>(rng.next() % 256) - 128));
-        std::vector<Half> scales(static_cast<size_t>(groups));
-        for (Half& scale : scales) scale = to_half(0.01f * rng.normal());
-        std::vector<int8_t> codes(static_cast<size_t>(groups * group));
-        for (int8_t& code : codes)
-          code = static_cast<int8_t>(static_cast<int>(rng.next() % 255) - 127);
-        std::vector<uint8_t> shifts(codes.size() / 32);
-        for (uint8_t& shift : shifts) shift = static_cast<uint8_t>(rng.next() % 13);
-        GroupRow row{units.data(), scales.data(), groups, group,
-                     codes.data(), shifts.data(), nullptr};
+        const RandomRows random(*coding, 1, groups, group);
+        GroupRow row = random.row(0, nullptr);
         const float plain = coding->kernels.back().dot(row);
         double magnitude = 0;
         std::vector<int8_t> weights(static_cast<size_t>(group));
         for (int64_t g = 0; g < groups; ++g) {
-          coding->load(units.data() + g * group * coding->bits / 8, group, weights.data());
+          coding->load(random.units.data() + g * group * coding->bits / 8, group, weights.data());
           for (int64_t j = 0; j < group; ++j) {
             const int64_t column = g * group + j;
             magnitude += std::abs(double(weights[static_cast<size_t>(j)]) *
-                                  codes[static_cast<size_t>(column)]) *
-                         (1 << shifts[static_cast<size_t>(column / 32)]) *
-                         std::fabs(to_float(scales[static_cast<size_t>(g)]));
+                                  random.codes[static_cast<size_t>(column)]) *
+                         (1 << random.shifts[static_cast<size_t>(column / 32)]) *
+                         std::fabs(to_float(random.scales[static_cast<size_t>(g)]));
           }
         }
         for (const GroupKernel& kernel : coding->kernels) {
@@ -200,32 +224,13 @@ TEST(a_group_kernel_gives_a_row_the_same_bits_abreast_and_alone) {
           const int64_t rows = kernel.abreast(groups);
           EXPECT(rows >= 1 && rows <= GroupKernel::kMostAbreast);
           if (rows == 1) continue;
-          Rng rng(static_cast<uint64_t>(groups));
-          const int64_t unit_bytes = group * coding->bits / 8;
-          std::vector<uint8_t> units(static_cast<size_t>(rows * groups * unit_bytes));
-          for (uint8_t& byte : units) byte = static_cast<uint8_t>(rng.next());
-          std::vector<Half> scales(static_cast<size_t>(rows * groups));
-          for (Half& scale : scales) scale = to_half(0.01f * rng.normal());
-          std::vector<int8_t> codes(static_cast<size_t>(groups * group));
-          for (int8_t& code : codes)
-            code = static_cast<int8_t>(static_cast<int>(rng.next() % 255) - 127);
-          std::vector<uint8_t> shifts(codes.size() / 32);
-          for (uint8_t& shift : shifts) shift = static_cast<uint8_t>(rng.next() % 13);
-          const auto row_at = [&](int64_t r, const uint8_t* operand) {
-            return GroupRow{units.data() + r * groups * unit_bytes,
-                            scales.data() + r * groups,
-                            groups,
-                            group,
-                            codes.data(),
-                            shifts.data(),
-                            operand};
-          };
+          const RandomRows random(*coding, rows, groups, group);
           Buffer<uint8_t> operand(kernel.operand_bytes(groups));
-          kernel.load(row_at(0, nullptr), operand.data());
+          kernel.load(random.row(0, nullptr), operand.data());
           float sums[GroupKernel::kMostAbreast] = {};
-          kernel.dots(row_at(0, operand.data()), sums);
+          kernel.dots(random.row(0, operand.data()), sums);
           for (int64_t r = 0; r < rows; ++r)
-            EXPECT_EQ(sums[r], kernel.dot(row_at(r, operand.data())));
+            EXPECT_EQ(sums[r], kernel.dot(random.row(r, operand.data())));
         }
       }
     }
