@@ -189,7 +189,8 @@ void ThreadPool::State::drain(int worker) {
   }
 }
 
-/// Where the worker's run of a stream begins; null where there is no stream.
+/// Where the worker's run of a stream begins, and the one's before him ends; null where there is no
+/// stream.
 const std::byte* ThreadPool::State::front_of(Stream stream, int worker) const {
   if (stream.base == nullptr) return nullptr;
   return stream.base + worker * stream.count / std::ssize(taken) * stream.bytes_each;
@@ -201,11 +202,8 @@ void ThreadPool::State::look_ahead(Ahead& ahead, int worker) const {
   if (upcoming.base == ahead.stream) return;
   ahead = {upcoming.base, nullptr, 0};
   if (upcoming.base == nullptr) return;
-  const int64_t threads = std::ssize(taken);
-  const int64_t begin = worker * upcoming.count / threads;
-  const int64_t end = (worker + 1) * upcoming.count / threads;
   ahead.from = front_of(upcoming, worker);
-  ahead.bytes = std::min(kMostAhead, (end - begin) * upcoming.bytes_each);
+  ahead.bytes = std::min<int64_t>(kMostAhead, front_of(upcoming, worker + 1) - ahead.from);
 }
 
 /// Joins the loop at the gate if it is open and not the one this worker has already seen.

@@ -104,6 +104,10 @@ void FileWriter::put(std::span<const std::byte> bytes) {
   }
 }
 
+void FileWriter::put_block() {
+  put({block_.data(), static_cast<size_t>(std::exchange(in_block_, 0))});
+}
+
 void FileWriter::write(std::span<const std::byte> bytes) {
   CHECK(descriptor_ >= 0);
   while (!bytes.empty()) {
@@ -118,10 +122,7 @@ void FileWriter::write(std::span<const std::byte> bytes) {
     std::copy_n(bytes.begin(), count, block_.data() + in_block_);
     bytes = bytes.subspan(static_cast<size_t>(count));
     in_block_ += count;
-    if (in_block_ == kBlockBytes) {
-      in_block_ = 0;
-      put({block_.data(), static_cast<size_t>(kBlockBytes)});
-    }
+    if (in_block_ == kBlockBytes) put_block();
   }
 }
 
@@ -129,8 +130,7 @@ void FileWriter::write(std::string_view text) { write(std::as_bytes(std::span(te
 
 void FileWriter::commit() {
   CHECK(descriptor_ >= 0);
-  put({block_.data(), static_cast<size_t>(in_block_)});
-  in_block_ = 0;
+  put_block();
   if (flush(descriptor_) != 0) fail(temporary_path_, "flush", errno);
   if (rename(temporary_path_.c_str(), path_.c_str()) != 0) fail(path_, "rename to", errno);
   close(descriptor_);

@@ -32,6 +32,7 @@ class FileWriter {
 
  private:
   void put(std::span<const std::byte> bytes);
+  void put_block();
   void discard();
 
   std::string path_;
